@@ -1,0 +1,29 @@
+"""The one error users meet, and the one way to ask for an optional package."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class UserError(ValueError):
+    """Something the user can mend. The message names the field, file or row, and says what to do.
+
+    The command line prints it as one line and exits with status 2.
+    """
+
+
+def require(package: str, *, extra: str) -> ModuleType:
+    """Import an optional package, or say which extra brings it.
+
+    Args:
+        package: the module to import, e.g. ``"onnxruntime"``.
+        extra: the extra of this distribution that installs it.
+
+    Raises:
+        ImportError: naming ``pip install 'data2vec[extra]'``.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(f"{package} is needed for this: pip install 'data2vec[{extra}]'") from error
