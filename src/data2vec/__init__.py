@@ -1,1 +1,46 @@
+"""data2vec: self-supervised learning for speech, vision and language.
 
+Public names are loaded when they are first used (PEP 562), so ``import data2vec`` is quick and does not load torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:  # the same names as in _HOME, for editors and type checkers; tests/meta holds the two together
+    from data2vec.errors import UserError as UserError
+    from data2vec.models.audio.config import Data2VecAudioConfig as Data2VecAudioConfig
+    from data2vec.models.audio.model import Data2VecAudioModel as Data2VecAudioModel
+    from data2vec.models.text.config import Data2VecTextConfig as Data2VecTextConfig
+    from data2vec.models.text.model import Data2VecTextModel as Data2VecTextModel
+    from data2vec.models.vision.config import Data2VecVisionConfig as Data2VecVisionConfig
+    from data2vec.models.vision.model import Data2VecVisionModel as Data2VecVisionModel
+    from data2vec.objectives.v1 import Data2VecObjective as Data2VecObjective
+
+_HOME = {  # public name -> the module that defines it
+    "Data2VecAudioConfig": "data2vec.models.audio.config",
+    "Data2VecAudioModel": "data2vec.models.audio.model",
+    "Data2VecTextConfig": "data2vec.models.text.config",
+    "Data2VecTextModel": "data2vec.models.text.model",
+    "Data2VecVisionConfig": "data2vec.models.vision.config",
+    "Data2VecVisionModel": "data2vec.models.vision.model",
+    "Data2VecObjective": "data2vec.objectives.v1",
+    "UserError": "data2vec.errors",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+if not TYPE_CHECKING:  # hidden from type checkers, which would take any misspelt name for granted
+
+    def __getattr__(name: str) -> object:
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module 'data2vec' has no attribute {name!r}")
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value  # the next access does not come here
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

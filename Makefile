@@ -1,0 +1,54 @@
+# Every target sets up .venv by itself when it is not there, and reuses it after.
+# PYTHON=python3.12 make setup   picks another interpreter;   VENV=... another place.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# Two test workers with one thread each beat one worker with two (measured: see CONTRIBUTING.md).
+WORKERS ?= 2
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test test-all check format bench docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## create .venv with everything that tests and the demo need
+
+# torch first and by the pinned version: which build of torch fits the machine is the user's choice, not a dependency's.
+$(READY): pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt torch
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## pre-train on embedded data in all three modalities and show what was learned
+	$(PY) -m data2vec demo
+
+test: $(READY) ## run the tests (fast ones; at most 10 minutes on two cores)
+	$(PY) -m pytest -q -n $(WORKERS)
+
+test-all: $(READY) ## run every test, the slow ones too
+	$(PY) -m pytest -q -n $(WORKERS) -m ''
+
+check: $(READY) ## lint, formatting, types, import rules
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/meta/test_imports.py
+
+format: $(READY) ## let ruff mend what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(READY) ## measure import time and the pre-training step
+	$(PY) benchmarks/import_time.py
+	$(PY) benchmarks/pretrain_step.py
+
+docs: $(READY) ## build the documentation into site/
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(PY) -m mkdocs build --strict
+
+clean: ## remove what the targets made, the environment too
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,63 @@
+"""The ``data2vec`` command: picks the command's module, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+_COMMANDS = {  # name -> (module with `main(argv) -> None`, one line of help)
+    "pretrain": ("data2vec.cli.pretrain", "pre-train on a folder of recordings, images or text"),
+    "probe": ("data2vec.cli.probe", "k-NN and linear probe of a model's frozen features"),
+    "demo": ("data2vec.cli.demo", "pre-train on embedded data in all three modalities, and report"),
+}
+
+DONE, OUR_BUG, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+
+def _help() -> str:
+    import data2vec
+
+    width = max(map(len, _COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in _COMMANDS.items())
+    return (
+        f"data2vec {data2vec.__version__}: self-supervised learning for speech, vision and language\n\n"
+        f"usage: data2vec COMMAND ...\n\ncommands:\n{commands}\n\n"
+        "`data2vec COMMAND --help` explains one command; `data2vec --version` prints the version."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments after the program's name; the process's own by default.
+
+    Returns:
+        The exit status: 0 done, 2 something the user can mend (one line on stderr), 130 interrupted.
+        A bug of ours leaves as its traceback, which Python turns into status 1.
+    """
+    from data2vec.errors import UserError
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    match arguments[:1]:
+        case [] | ["-h" | "--help" | "help"]:
+            print(_help())
+            return DONE
+        case ["--version"]:
+            import data2vec
+
+            print(data2vec.__version__)
+            return DONE
+    name, *rest = arguments
+    try:
+        if name not in _COMMANDS:
+            raise UserError(f"unknown command {name!r}; known: {', '.join(_COMMANDS)}")
+        importlib.import_module(_COMMANDS[name][0]).main(rest)
+    except UserError as error:
+        print(f"data2vec: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("data2vec: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
