@@ -13,6 +13,23 @@ class UserError(ValueError):
     """
 
 
+class BadSample(UserError):
+    """One file or row that cannot be used: a data set skips and counts it, anything else tells the user.
+
+    Attributes:
+        source: the file, ``archive.zip!member`` or ``file:row``.
+        reason: a few words, without the source's name.
+    """
+
+    def __init__(self, source: object, reason: str) -> None:
+        super().__init__(source, reason)
+        self.source = str(source)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.reason}"
+
+
 def require(package: str, *, extra: str) -> ModuleType:
     """Import an optional package, or say which extra brings it.
 
