@@ -86,9 +86,9 @@ def to_array(
     """A picture as (3, H, W) float32 in 0..1, then ``(x - mean) / std`` per channel where these are given."""
     array: Pixels = np.asarray(image if image.mode == "RGB" else to_rgb(image), dtype=np.float32) / np.float32(255)
     if mean is not None:
-        array = array - np.asarray(mean, dtype=np.float32)
+        array -= np.asarray(mean, dtype=np.float32)
     if std is not None:
-        array = array / np.asarray(std, dtype=np.float32)
+        array /= np.asarray(std, dtype=np.float32)
     return np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
