@@ -1,0 +1,314 @@
+"""What every model class shares: building, loading, saving, tying, checkpointing of activations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from data2vec.configuration import PretrainedConfig
+from data2vec.errors import UserError
+from data2vec.models.names import NameTable
+from data2vec.nn.attention import Attention
+from data2vec.nn.transformer import Transformer
+from data2vec.weights import WEIGHT_PATTERNS, read_weights, write_weights
+
+logger = logging.getLogger("data2vec")
+
+
+@dataclass
+class LoadReport:
+    """What `from_pretrained` did with the names of a checkpoint (published spelling).
+
+    Attributes:
+        missing: in the model, not in the file: newly initialised.
+        unexpected: in the file, not in the model: left out.
+        mismatched: (name, shape in the file, shape in the model): newly initialised, with `ignore_mismatched_sizes`.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+
+
+class PreTrainedModel(nn.Module):
+    """Base of all models. A subclass names its configuration, its table of tensor names and how a module is initialised.
+
+    Attributes:
+        config_class: the configuration's class.
+        names: tensor names on disk.
+        main_input_name: the batch entry that the model reads.
+        tied: our parameter name -> our name of the parameter that it shares.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig]]
+    names: ClassVar[NameTable]
+    main_input_name: ClassVar[str]
+    tied: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            raise UserError(f"{type(self).__name__} needs a {self.config_class.__name__}, not a {type(config).__name__}")
+        self.config: Any = config
+
+    # ---- initialisation -------------------------------------------------------------------------------------------------------
+
+    def init_module(self, module: nn.Module) -> None:
+        """Initialise the parameters that `module` itself owns. Subclasses implement."""
+        raise AssertionError(f"{type(self).__name__} does not say how to initialise")
+
+    def init_weights(self) -> None:
+        """Initialise every parameter, then tie. Called at the end of a subclass's ``__init__``."""
+        self.apply(self.init_module)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Make the parameters of `tied` one, unless the configuration unties them."""
+        if self.config.tie_word_embeddings:
+            for name, source in self.tied.items():
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.get_submodule(owner), leaf, self.get_parameter(source))
+
+    # ---- the model around ------------------------------------------------------------------------------------------------------
+
+    @property
+    def base_model_prefix(self) -> str:
+        """Attribute under which a model with a head keeps its base model."""
+        return self.names.prefix
+
+    @property
+    def base_model(self) -> PreTrainedModel:
+        """The model without its head; a base model is its own."""
+        base = getattr(self, self.names.prefix, self)
+        assert isinstance(base, PreTrainedModel)
+        return base
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the first floating-point parameter."""
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter."""
+        return next(self.parameters()).device
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Number of parameters, tied ones once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def gradient_checkpointing_enable(self, **_: Any) -> None:
+        """Recompute each block's activations in the backward pass instead of keeping them."""
+        self._set_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self._set_checkpointing(False)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether blocks recompute their activations."""
+        return any(stack.gradient_checkpointing for stack in self._stacks())
+
+    def _set_checkpointing(self, on: bool) -> None:
+        for stack in self._stacks():
+            stack.gradient_checkpointing = on
+
+    def _stacks(self) -> list[Transformer]:
+        return [module for module in self.modules() if isinstance(module, Transformer)]
+
+    def set_attn_implementation(self, implementation: str) -> None:
+        """Switch every attention to ``eager``, ``sdpa``, ``flash`` or ``flex``."""
+        self.config = self.config.replace(attn_implementation=implementation)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.implementation = implementation
+
+    # ---- loading ---------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_config(cls, config: PretrainedConfig, *, dtype: torch.dtype | None = None) -> Self:
+        """A newly initialised model."""
+        model = cls(config)
+        return model if dtype is None else model.to(dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        config: PretrainedConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Load a published checkpoint from a folder or the hub.
+
+        Args:
+            source: folder with ``config.json`` and weights, or a hub id.
+            config: use this configuration instead of the stored one.
+            dtype: type of the weights; None or ``"auto"`` keeps the stored one.
+            torch_dtype: older name of `dtype`.
+            ignore_mismatched_sizes: initialise tensors of another shape anew instead of refusing.
+            output_loading_info: also return the `LoadReport`.
+            options: configuration fields to override (``num_labels=3``, ``attn_implementation="eager"``, ``compat="transformers"``),
+                and where to look: ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``.
+
+        Returns:
+            The model in eval mode; with `output_loading_info` the pair (model, `LoadReport`).
+
+        Raises:
+            UserError: the file is missing, cut short, of another model, or of other shapes.
+        """
+        from data2vec.hub import HUB_ARGUMENTS, resolve
+
+        hub = {key: options.pop(key) for key in list(options) if key in HUB_ARGUMENTS}
+        if config is None:
+            config = cls.config_class.from_pretrained(source, **hub, **options)
+        elif options:
+            config = config.replace(**options)
+        folder = resolve(source, WEIGHT_PATTERNS, **hub)
+        with torch.device("meta"):
+            model = cls(config)
+        report = model._materialize(read_weights(folder), _as_dtype(dtype or torch_dtype), ignore_mismatched_sizes, str(source))
+        model.eval()
+        return (model, report) if output_loading_info else model
+
+    def _materialize(
+        self, stored: Mapping[str, Tensor], dtype: torch.dtype | None, ignore_mismatched: bool, source: str
+    ) -> LoadReport:
+        """Give every parameter and buffer (on the meta device) its stored tensor, or a new one."""
+        weights = self._match(stored)
+        report = LoadReport()
+        wanted = self.state_dict(keep_vars=True)
+        tied = set(self.tied) if self.config.tie_word_embeddings else set()
+        fresh: list[str] = []
+        for name, target in wanted.items():
+            tensor = weights.pop(name, None)
+            if tensor is not None and tensor.shape != target.shape:
+                report.mismatched.append((self.names.published(name), tuple(tensor.shape), tuple(target.shape)))
+                tensor = None
+            elif tensor is None and name not in tied:
+                report.missing.append(self.names.published(name))
+            if tensor is None:
+                tensor = torch.empty_like(target, device="cpu", dtype=dtype if target.is_floating_point() else None)
+                fresh.append(name)
+            elif dtype is not None and tensor.is_floating_point():
+                tensor = tensor.to(dtype)
+            self._assign(name, tensor)
+        report.unexpected = sorted(weights)
+        if report.mismatched and not ignore_mismatched:
+            name, found, expected = report.mismatched[0]
+            raise UserError(
+                f"{source}: {name} has shape {found}, this configuration needs {expected}; pass ignore_mismatched_sizes=True to "
+                f"initialise such tensors anew ({len(report.mismatched)} in all)"
+            )
+        self._init_fresh(fresh)
+        self.tie_weights()
+        _tell(type(self).__name__, source, report)
+        return report
+
+    def _match(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Stored tensors under our names, with the base prefix added or taken off as this class needs it."""
+        prefix = self.names.prefix + "."
+        weights = {name: tensor for key, tensor in stored.items() if (name := self.names.ours(key)) is not None}
+        is_head = isinstance(getattr(self, self.names.prefix, None), PreTrainedModel)
+        stored_head = any(name.startswith(prefix) for name in weights)
+        if is_head and not stored_head:
+            return {prefix + name: tensor for name, tensor in weights.items()}
+        if not is_head and stored_head:
+            return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        return weights
+
+    def _assign(self, name: str, tensor: Tensor) -> None:
+        owner, _, leaf = name.rpartition(".")
+        module = self.get_submodule(owner)
+        if leaf in module._parameters:
+            module.register_parameter(leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+        else:
+            module._buffers[leaf] = tensor
+
+    def _init_fresh(self, names: list[str]) -> None:
+        """Initialise only `names`: a module that got some of its tensors from the file keeps those."""
+        fresh = set(names)
+        for owner in {name.rpartition(".")[0] for name in names}:
+            module = self.get_submodule(owner)
+            dot = owner + "." if owner else ""
+            kept = {leaf: t.clone() for leaf, t in _own(module).items() if dot + leaf not in fresh}
+            self.init_module(module)
+            with torch.no_grad():
+                for leaf, tensor in kept.items():
+                    _own(module)[leaf].copy_(tensor)
+
+    # ---- saving ----------------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        max_shard_size: int | str = "5GB",
+        state_dict: Mapping[str, Tensor] | None = None,
+        **_: Any,
+    ) -> None:
+        """Write ``config.json`` and ``model.safetensors`` in the published layout.
+
+        Args:
+            folder: created when missing.
+            max_shard_size: bytes, or ``"500MB"``; larger models are split, with an index.
+            state_dict: save these tensors (our names) instead of the model's own.
+        """
+        folder = Path(folder)
+        if folder.is_file():
+            raise UserError(f"{folder} is a file; save_pretrained needs a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = dict(state_dict if state_dict is not None else self.state_dict())
+        if self.config.tie_word_embeddings:
+            weights = {name: tensor for name, tensor in weights.items() if name not in self.tied}
+        self.config.architectures = [type(self).__name__]
+        self.config.dtype = str(self.dtype).removeprefix("torch.")
+        self.config.save_pretrained(folder)
+        published = {self.names.published(name): tensor for name, tensor in weights.items()}
+        write_weights(folder, published, _as_bytes(max_shard_size))
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    tensors = {**module._parameters, **module._buffers}
+    return {leaf: tensor for leaf, tensor in tensors.items() if tensor is not None}
+
+
+def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if dtype is None or dtype == "auto" or isinstance(dtype, torch.dtype):
+        return dtype if isinstance(dtype, torch.dtype) else None
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise UserError(f"dtype {dtype!r} is unknown; use float32, bfloat16, float16 or auto")
+    return found
+
+
+def _as_bytes(size: int | str) -> int:
+    if isinstance(size, int):
+        return size
+    for suffix, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if size.upper().endswith(suffix):
+            return int(float(size[: -len(suffix)]) * factor)
+    raise UserError(f"max_shard_size {size!r} is not understood; write for example '500MB'")
+
+
+def _tell(model: str, source: str, report: LoadReport) -> None:
+    """One warning for what did not come from the file; a head that a base checkpoint cannot hold is the usual case."""
+    if report.missing or report.mismatched:
+        names = report.missing + [name for name, _, _ in report.mismatched]
+        logger.warning("%s from %s: newly initialised (train before use): %s", model, source, ", ".join(names))
+    if report.unexpected:
+        logger.info("%s from %s: not used: %s", model, source, ", ".join(report.unexpected))
+
+
+__all__ = ["LoadReport", "PreTrainedModel"]

@@ -1,0 +1,150 @@
+"""Tensor names: ours on the left, the published ones (transformers 5.x) on the right; one bijective table of renames a modality.
+
+``{}`` stands for a layer number. A rule renames whole dotted segments at the start of a name. `LEGACY` rows are older spellings that are
+read, never written. Pure renames, no arithmetic: what is stored is what is computed with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class NameTable:
+    """Renames of one modality's base model.
+
+    Attributes:
+        prefix: what stands before the base model's names in a model with a head.
+        rows: (ours, published), the most specific first.
+        legacy: (newer published or ours, older published) spellings, applied when reading.
+        ignored: patterns of published names that carry nothing (recomputed buffers).
+    """
+
+    prefix: str
+    rows: Sequence[Row]
+    legacy: Sequence[Row] = ()
+    ignored: Sequence[str] = ()
+
+    def published(self, name: str) -> str:
+        """Our name -> the name on disk."""
+        head, rest = self._split(name)
+        return head + _rename(rest, self._forward)
+
+    def ours(self, name: str) -> str | None:
+        """The name on disk -> our name; None where the tensor carries nothing."""
+        if any(re.search(pattern, name) for pattern in self.ignored):
+            return None
+        head, rest = self._split(_rename(name, self._old))
+        return head + _rename(rest, self._backward)
+
+    def _split(self, name: str) -> tuple[str, str]:
+        start = self.prefix + "."
+        return (start, name[len(start) :]) if name.startswith(start) else ("", name)
+
+    @cached_property
+    def _forward(self) -> list[tuple[re.Pattern[str], str]]:
+        return _compile(self.rows)
+
+    @cached_property
+    def _backward(self) -> list[tuple[re.Pattern[str], str]]:
+        return _compile((published, ours) for ours, published in self.rows)
+
+    @cached_property
+    def _old(self) -> list[tuple[re.Pattern[str], str]]:
+        return _compile((old, new) for new, old in self.legacy)
+
+
+def _compile(rows: Iterable[Row]) -> list[tuple[re.Pattern[str], str]]:
+    rules = []
+    for source, target in rows:
+        pattern = re.escape(source).replace(r"\{\}", r"(\d+)")
+        parts = target.split("{}")
+        template = "".join(part if i == 0 else f"\\g<{i}>{part}" for i, part in enumerate(parts))
+        rules.append((re.compile(rf"^{pattern}(?=\.|$)"), template))
+    return rules
+
+
+def _rename(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, template in rules:
+        renamed, count = pattern.subn(template, name, count=1)
+        if count:
+            return renamed
+    return name
+
+
+AUDIO = NameTable(
+    prefix="data2vec_audio",
+    rows=[
+        ("mask_embedding", "masked_spec_embed"),
+        ("frontend.convs.{}.conv", "feature_extractor.conv_layers.{}.conv"),
+        ("frontend.convs.{}.norm", "feature_extractor.conv_layers.{}.layer_norm"),
+        ("frontend.norm", "feature_projection.layer_norm"),
+        ("frontend.projection", "feature_projection.projection"),
+        ("encoder.positions.{}.conv", "encoder.pos_conv_embed.layers.{}.conv"),
+        ("encoder.norm", "encoder.layer_norm"),
+        ("encoder.blocks.{}.attention", "encoder.layers.{}.attention"),
+        ("encoder.blocks.{}.norm1", "encoder.layers.{}.layer_norm"),
+        ("encoder.blocks.{}.mlp.fc1", "encoder.layers.{}.feed_forward.intermediate_dense"),
+        ("encoder.blocks.{}.mlp.fc2", "encoder.layers.{}.feed_forward.output_dense"),
+        ("encoder.blocks.{}.norm2", "encoder.layers.{}.final_layer_norm"),
+    ],
+)
+
+TEXT = NameTable(
+    prefix="data2vec_text",
+    rows=[
+        ("frontend.words", "embeddings.word_embeddings"),
+        ("encoder.positions", "embeddings.position_embeddings"),
+        ("encoder.token_types", "embeddings.token_type_embeddings"),
+        ("encoder.norm", "embeddings.LayerNorm"),
+        ("encoder.blocks.{}.attention.q_proj", "encoder.layer.{}.attention.self.query"),
+        ("encoder.blocks.{}.attention.k_proj", "encoder.layer.{}.attention.self.key"),
+        ("encoder.blocks.{}.attention.v_proj", "encoder.layer.{}.attention.self.value"),
+        ("encoder.blocks.{}.attention.distance", "encoder.layer.{}.attention.self.distance_embedding"),
+        ("encoder.blocks.{}.attention.out_proj", "encoder.layer.{}.attention.output.dense"),
+        ("encoder.blocks.{}.norm1", "encoder.layer.{}.attention.output.LayerNorm"),
+        ("encoder.blocks.{}.cross_attention.q_proj", "encoder.layer.{}.crossattention.self.query"),
+        ("encoder.blocks.{}.cross_attention.k_proj", "encoder.layer.{}.crossattention.self.key"),
+        ("encoder.blocks.{}.cross_attention.v_proj", "encoder.layer.{}.crossattention.self.value"),
+        ("encoder.blocks.{}.cross_attention.out_proj", "encoder.layer.{}.crossattention.output.dense"),
+        ("encoder.blocks.{}.cross_norm", "encoder.layer.{}.crossattention.output.LayerNorm"),
+        ("encoder.blocks.{}.mlp.fc1", "encoder.layer.{}.intermediate.dense"),
+        ("encoder.blocks.{}.mlp.fc2", "encoder.layer.{}.output.dense"),
+        ("encoder.blocks.{}.norm2", "encoder.layer.{}.output.LayerNorm"),
+        ("pooler", "pooler.dense"),
+    ],
+    ignored=[r"embeddings\.(position_ids|token_type_ids)$"],
+)
+
+VISION = NameTable(
+    prefix="data2vec_vision",
+    rows=[
+        ("mask_embedding", "embeddings.mask_token"),
+        ("frontend.projection", "embeddings.patch_embeddings.projection"),
+        ("encoder.cls_token", "embeddings.cls_token"),
+        ("encoder.positions", "embeddings.position_embeddings"),
+        ("encoder.shared_bias.table", "encoder.relative_position_bias.relative_position_bias_table"),
+        (
+            "encoder.biases.{}.table",
+            "encoder.layer.{}.attention.attention.relative_position_bias.relative_position_bias_table",
+        ),
+        ("encoder.blocks.{}.attention.q_proj", "encoder.layer.{}.attention.attention.query"),
+        ("encoder.blocks.{}.attention.k_proj", "encoder.layer.{}.attention.attention.key"),
+        ("encoder.blocks.{}.attention.v_proj", "encoder.layer.{}.attention.attention.value"),
+        ("encoder.blocks.{}.attention.out_proj", "encoder.layer.{}.attention.output.dense"),
+        ("encoder.blocks.{}.scale1", "encoder.layer.{}.lambda_1"),
+        ("encoder.blocks.{}.scale2", "encoder.layer.{}.lambda_2"),
+        ("encoder.blocks.{}.norm1", "encoder.layer.{}.layernorm_before"),
+        ("encoder.blocks.{}.norm2", "encoder.layer.{}.layernorm_after"),
+        ("encoder.blocks.{}.mlp.fc1", "encoder.layer.{}.intermediate.dense"),
+        ("encoder.blocks.{}.mlp.fc2", "encoder.layer.{}.output.dense"),
+        ("norm", "layernorm"),
+        ("pooler", "pooler.layernorm"),
+    ],
+    ignored=[r"relative_position_index$"],
+)
