@@ -1,0 +1,45 @@
+"""Arguments of a command: a dataclass read by tyro, whose complaints become this program's one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+from data2vec.errors import UserError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], argv: Sequence[str], *, prog: str, default: T | None = None) -> T:
+    """Read `argv` into `kind`, a dataclass with one attribute an argument.
+
+    Args:
+        kind: its docstring is the help; fields are documented there, under Attributes.
+        argv: arguments after the command's name.
+        prog: what the usage line calls the program, e.g. ``"data2vec probe"``.
+        default: an instance with the defaults, if not those of `kind`; `tyro.MISSING` marks what must be given.
+
+    Raises:
+        UserError: what a configuration said about a value it was given.
+        SystemExit: after ``--help`` (0), or for arguments that do not parse (2, explained on stderr).
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=argv, prog=prog, default=default, config=_STYLE)
+    except SystemExit as stop:
+        reason: BaseException | None = stop
+        while reason is not None:  # tyro draws a box round a UserError of a config; one line says it better
+            if isinstance(reason, UserError):
+                raise reason from None
+            reason = reason.__context__
+        sys.stderr.write(said.getvalue())
+        raise
+
+
+_STYLE = (tyro.conf.AvoidSubcommands,)
