@@ -39,8 +39,8 @@ def blocks(kind: type[BlockMask1d] | type[BlockMask2d]) -> st.SearchStrategy[Any
 
 spans = st.builds(
     SpanMask, prob=share, length=lengths, min_masks=st.integers(1, 5), starts=st.sampled_from(["inside", "anywhere"]),
-    lengths=st.sampled_from(["static", "uniform", "normal", "poisson"]), spread=st.floats(0, 2), no_overlap=st.booleans(),
-    min_space=st.integers(0, 4), mask_dropout=below_one,
+    lengths=st.sampled_from(["static", "uniform", "normal", "poisson"]), spread=st.floats(0, 2),
+    no_overlap=st.booleans(), min_space=st.integers(0, 4), mask_dropout=below_one,
 )  # fmt: skip
 texts = st.builds(TextMask, prob=share, length=lengths, random_prob=st.floats(0, 0.5), keep_prob=st.floats(0, 0.45))
 beits = st.builds(
