@@ -145,7 +145,7 @@ class Machine:
             return self._stack.pop()
         except CheckpointError:
             raise
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, Warning) as error:
             cause = f"{type(error).__name__}: {error}"[:300]
             raise CheckpointError(f"damaged pickle near byte {stream.tell()} ({cause})") from error
 

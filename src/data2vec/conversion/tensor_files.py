@@ -1,4 +1,4 @@
-"""Safetensors files and sharded folders: read with every claim checked first, written without holding the weights twice."""
+"""Safetensors files and sharded folders: read with every claim checked first, written tensor by tensor."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _name(tensor: Tensor, name: str) -> str:
 
 def _raw(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def _read_shards(index: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
