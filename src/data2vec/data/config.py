@@ -51,8 +51,8 @@ class AudioDataConfig:
         min_samples: shorter files are skipped (fairseq ``min_sample_size``).
         max_samples: longest crop (fairseq ``max_sample_size``).
         min_crop: a batch's crop is drawn uniformly from min_crop..max_samples; None: always the longest that fits.
-        concatenate: join clips of any length, in an order drawn every epoch, to samples of at least this length; None: one
-            file is one sample.
+        concatenate: join clips of any length, in an order drawn every epoch, to samples of at least this length; None:
+            one file is one sample.
         segment_samples: recordings longer than this count as several samples of equal length, each read by itself.
         normalize: scale each utterance to mean 0 and variance 1 before it is cropped.
         batch_samples: rows x crop of one optimizer step, over all processes.
@@ -76,7 +76,7 @@ class AudioDataConfig:
             _at_least(self, concatenate=self.min_crop or 1)
         if self.batch_samples < self.max_samples:
             raise UserError(
-                f"data.batch_samples={self.batch_samples} holds no crop of data.max_samples={self.max_samples}: raise it"
+                f"data.batch_samples={self.batch_samples} is less than one crop (data.max_samples={self.max_samples})"
             )
 
     @property
