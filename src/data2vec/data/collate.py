@@ -1,4 +1,4 @@
-"""Rows to a batch: stacked or padded, with the attention mask where something is padded, and the masks of the objective.
+"""Rows to a batch: stacked or padded, with an attention mask where something is padded, and the objective's masks.
 
 Shapes: B rows, M copies (masks a row, data2vec 2), T tokens (frames, sub-words or patches).
 """
@@ -25,24 +25,32 @@ PADDING: Mapping[str, float] = {"input_values": 0.0, "input_ids": 1, "labels": -
 class Masker(Protocol):
     """Draws a mask: `size` is the number of valid tokens, or the grid (rows, columns) of an image; True = hidden."""
 
-    def __call__(self, rng: np.random.Generator, size: int | tuple[int, int]) -> Bools: ...
+    def __call__(self, rng: np.random.Generator, size: int | tuple[int, int]) -> Bools:
+        """(T,) or (rows, columns) bool."""
+        ...
 
 
 class Selection(Protocol):
-    """What a `TextMasker` draws, each (T,): shown as ``<mask>``, and shown as a random token."""
+    """What a `TextMasker` draws, each (T,) bool."""
 
     @property
-    def hidden(self) -> Bools: ...
+    def hidden(self) -> Bools:
+        """Where the student sees ``<mask>``."""
+        ...
 
     @property
-    def replaced(self) -> Bools: ...
+    def replaced(self) -> Bools:
+        """Where the student sees a random token."""
+        ...
 
 
 @runtime_checkable
 class TextMasker(Protocol):
     """A masker that also says which tokens the student sees replaced by random ones (BERT's 80/10/10)."""
 
-    def draw(self, rng: np.random.Generator, size: int) -> Selection: ...
+    def draw(self, rng: np.random.Generator, size: int) -> Selection:
+        """What happens to each of `size` tokens."""
+        ...
 
 
 class Row(NamedTuple):
@@ -63,8 +71,8 @@ class Collator:
             the same number of tokens visible.
         token_count: length of a row -> its number of tokens: the model's frame count for audio; None: the length.
         grid: rows and columns of patches, for images.
-        per_batch: called with (masker, generator of the global batch) -> the masker of this batch (v2's `mask_prob_min`).
-        random_ids: (first, last + 1) of the ids that a `TextMasker` may show instead of a token; adds ``corrupted_ids``.
+        per_batch: (masker, generator of the global batch) -> the masker of this batch (v2's `mask_prob_min`).
+        random_ids: (first, last + 1) of the ids that a `TextMasker` shows instead of a token: adds ``corrupted_ids``.
     """
 
     seed: int = 1
@@ -155,7 +163,7 @@ def stack(name: str, arrays: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def hide_padding(masks: Bools, valid: npt.NDArray[np.int64]) -> None:
-    """Let every mask leave the same number of tokens visible by hiding padding, but no more of it than needed. In place.
+    """Let every mask leave the same number of tokens visible by hiding just so much padding. In place.
 
     The student of data2vec 2 reads only visible tokens, so their number must be one for all rows. Rows shorter than
     the longest hide fewer tokens; what their masks leave visible too little, padding fills. Where a mask is True on

@@ -32,7 +32,6 @@ class SkipLog:
         total: how many samples there are, good and bad.
         max_share: largest share of them that may be bad.
         path: the ``skipped.jsonl`` to append to; None keeps the log in memory.
-        write: False counts without writing, for a sample list that every process reads alike.
     """
 
     def __init__(self, total: int, max_share: float = 0.01, path: Path | None = None) -> None:

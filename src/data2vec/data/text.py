@@ -161,7 +161,7 @@ class TextData:
         return {"input_ids": row}
 
 
-_TOKEN_FIELDS = ("documents", "column", "tokenizer", "vocab_size", "lowercase")
+_TOKEN_FIELDS = ("column", "vocab_size", "lowercase")
 
 
 def rows(ends: Ints, config: TextDataConfig) -> tuple[Ints, Ints]:
