@@ -1,7 +1,7 @@
 """Learning-rate and EMA schedules: pure functions of the number of updates done, equal to fairseq's.
 
-The step that makes update n (1, 2, ...) runs at the value of ``n - 1``, as in fairseq; a warm-up from 0 therefore spends
-its first update at rate 0.
+The step that makes update n (1, 2, ...) runs at the value of ``n - 1``, as in fairseq; so a warm-up from 0 spends its
+first update at rate 0.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def tri_stage(
     init_scale: float = 0.01,
     final_scale: float = 0.01,
 ) -> float:
-    """Warm-up, plateau, *exponential* decay to ``final_scale * peak`` (`tri_stage_lr_scheduler.py`; the paper: linear)."""
+    """Warm-up, plateau, *exponential* decay to ``final_scale * peak`` (`tri_stage_lr_scheduler.py`).
+
+    The paper calls the decay linear; its code decays exponentially.
+    """
     if update < warmup:
         return _warm(update, peak, warmup, init_scale)
     place, length = update - warmup - hold, total - warmup - hold

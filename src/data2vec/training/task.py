@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -47,4 +47,25 @@ class Task(Protocol):
 
     def summarize(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Turn added-up `sums` into the numbers that the log shows."""
+        ...
+
+
+class BatchStream(Protocol):
+    """Where the trainer's batches come from: this rank's share of each global batch, as micro-batches.
+
+    An iteration may end (an epoch) or not; the trainer then starts the next one. Every rank yields equally often, and
+    at least one micro-batch an update (of count 0 if need be). Nothing here may draw from the global random generators,
+    which are the model's (a `DataLoader` draws a seed from them unless it is given a ``generator``).
+    """
+
+    def __iter__(self) -> Iterator[Sequence[Batch]]:
+        """Micro-batches of one update after the other, from the place that `load_state_dict` set."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place after the update that was yielded last (not after what was read ahead); JSON values only."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from this place at the next ``iter()``."""
         ...
