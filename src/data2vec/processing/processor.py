@@ -106,7 +106,8 @@ def new_folder(path: str | Path) -> Path:
 def load_settings(path_or_id: str | Path, section: str, types: Sequence[str], **hub: Any) -> dict[str, Any]:
     """Settings of a feature extractor or an image processor.
 
-    transformers 5 keeps them in ``processor_config.json`` under `section`, everything before in ``preprocessor_config.json``.
+    transformers 5 keeps those of a processor in ``processor_config.json`` under `section`; everything else is in
+    ``preprocessor_config.json``.
 
     Args:
         path_or_id: folder or hub id.
@@ -135,7 +136,7 @@ def load_settings(path_or_id: str | Path, section: str, types: Sequence[str], **
 
 
 def check_compat(compat: str | None) -> str | None:
-    """The `compat` option of every processor: None, or ``"transformers"`` for that library's results, defects included."""
+    """The option of every processor: None, or ``"transformers"`` for that library's results, defects included."""
     if compat not in (None, COMPAT):
         raise UserError(f"compat={compat!r}: choose {COMPAT!r} or None")
     return compat
