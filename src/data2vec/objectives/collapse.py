@@ -63,7 +63,8 @@ def position_share(sums: Tensor) -> float:
     """Share of the time-centred variance that is common to all items at a position: 1 when only position is left.
 
     An unbiased split as in a one-way analysis of variance: ``1 - within / total`` with the variance within a position
-    over n - 1 items, so independent items give 0 on average, at times a little less. Positions seen once say nothing and are left out; nan when none is left.
+    over n - 1 items, so independent items give 0 on average, at times a little less. Positions seen once say nothing
+    and are left out; nan when none is left.
     """
     total, squares, count = sums[:, :-2].double(), sums[:, -2].double(), sums[:, -1].double()
     seen = count > 1
