@@ -1,7 +1,8 @@
 """Model configurations: a dataclass that is also a published ``config.json``.
 
-A configuration is data. Every field is typed and checked when it is built; a wrong value is one `UserError` that names the field.
-Keys of a ``config.json`` that we do not know are kept in ``extra`` and written back. No torch is imported here.
+A configuration is data. Every field is typed and checked when it is built; a wrong value is one `UserError` that names
+the field. Keys of a ``config.json`` that we do not know are kept in ``extra`` and written back. No torch is imported
+here.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def probability(default: float) -> Any:
 
 
 def check_fields(owner: Any, label: str | None = None) -> None:
-    """Check every field of a dataclass against its annotation and its range; lists become tuples, integers become floats.
+    """Check every field of a dataclass against its annotation and its range; lists become tuples, integers become
+    floats.
 
     Args:
         owner: a dataclass instance; frozen ones are set through ``object.__setattr__``.
@@ -66,7 +68,7 @@ def _type_hints(kind: type) -> dict[str, Any]:
 def _fit(value: Any, hint: Any, name: str) -> Any:
     """`value` as `hint` wants it, or UserError."""
     fitted = _fit_or_none(value, hint)
-    if fitted is None and value is not None or value is None and not _allows_none(hint):
+    if (fitted is None and value is not None) or (value is None and not _allows_none(hint)):
         raise UserError(f"{name} must be {_spell(hint)}, not {value!r}")
     return fitted
 
@@ -211,7 +213,8 @@ class PretrainedConfig:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> Self:
-        """Read ``config.json`` from a folder, a file or a hub id. Keyword arguments override fields or go to the hub."""
+        """Read ``config.json`` from a folder, a file or a hub id. Keyword arguments override fields or go to the
+        hub."""
         from data2vec.hub import HUB_ARGUMENTS, resolve
 
         hub = {key: overrides.pop(key) for key in list(overrides) if key in HUB_ARGUMENTS}
@@ -226,7 +229,8 @@ class PretrainedConfig:
         return cls.from_dict(values, **overrides)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values, ready for ``config.json``. Fields at a default that the published format lacks are left out."""
+        """Everything as JSON values, ready for ``config.json``. Fields at a default that the published format lacks are
+        left out."""
         values: dict[str, Any] = {"model_type": self.model_type}
         for item in fields(self):
             value = getattr(self, item.name)

@@ -37,7 +37,8 @@ class LoadReport:
 
 
 class PreTrainedModel(nn.Module):
-    """Base of all models. A subclass names its configuration, its table of tensor names and how a module is initialised.
+    """Base of all models. A subclass names its configuration, its table of tensor names and how a module is
+    initialised.
 
     Attributes:
         config_class: the configuration's class.
@@ -54,10 +55,12 @@ class PreTrainedModel(nn.Module):
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         if not isinstance(config, self.config_class):
-            raise UserError(f"{type(self).__name__} needs a {self.config_class.__name__}, not a {type(config).__name__}")
+            raise UserError(
+                f"{type(self).__name__} needs a {self.config_class.__name__}, not a {type(config).__name__}"
+            )
         self.config: Any = config
 
-    # ---- initialisation -------------------------------------------------------------------------------------------------------
+    # ---- initialisation
 
     def init_module(self, module: nn.Module) -> None:
         """Initialise the parameters that `module` itself owns. Subclasses implement."""
@@ -75,7 +78,7 @@ class PreTrainedModel(nn.Module):
                 owner, _, leaf = name.rpartition(".")
                 setattr(self.get_submodule(owner), leaf, self.get_parameter(source))
 
-    # ---- the model around ------------------------------------------------------------------------------------------------------
+    # ---- the model around
 
     @property
     def base_model_prefix(self) -> str:
@@ -130,7 +133,7 @@ class PreTrainedModel(nn.Module):
             if isinstance(module, Attention):
                 module.implementation = implementation
 
-    # ---- loading ---------------------------------------------------------------------------------------------------------------
+    # ---- loading
 
     @classmethod
     def from_config(cls, config: PretrainedConfig, *, dtype: torch.dtype | None = None) -> Self:
@@ -178,7 +181,9 @@ class PreTrainedModel(nn.Module):
         folder = resolve(source, WEIGHT_PATTERNS, **hub)
         with torch.device("meta"):
             model = cls(config)
-        report = model._materialize(read_weights(folder), _as_dtype(dtype or torch_dtype), ignore_mismatched_sizes, str(source))
+        report = model._materialize(
+            read_weights(folder), _as_dtype(dtype or torch_dtype), ignore_mismatched_sizes, str(source)
+        )
         model.eval()
         return (model, report) if output_loading_info else model
 
@@ -208,8 +213,8 @@ class PreTrainedModel(nn.Module):
         if report.mismatched and not ignore_mismatched:
             name, found, expected = report.mismatched[0]
             raise UserError(
-                f"{source}: {name} has shape {found}, this configuration needs {expected}; pass ignore_mismatched_sizes=True to "
-                f"initialise such tensors anew ({len(report.mismatched)} in all)"
+                f"{source}: {name} has shape {found}, this configuration needs {expected}; pass "
+                f"ignore_mismatched_sizes=True to initialise such tensors anew ({len(report.mismatched)} in all)"
             )
         self._init_fresh(fresh)
         self.tie_weights()
@@ -248,7 +253,7 @@ class PreTrainedModel(nn.Module):
                 for leaf, tensor in kept.items():
                     _own(module)[leaf].copy_(tensor)
 
-    # ---- saving ----------------------------------------------------------------------------------------------------------------
+    # ---- saving
 
     def save_pretrained(
         self,

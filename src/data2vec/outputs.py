@@ -1,4 +1,5 @@
-"""What models return: dataclasses with attribute, key and integer access; unpacking and integers skip fields that are None.
+"""What models return: dataclasses with attribute, key and integer access; unpacking and integers skip fields that are
+None.
 
 Shapes: B batch, T frames or tokens, H hidden size, P patches.
 """
@@ -110,7 +111,8 @@ class VisionModelOutput(ModelOutput):
     Attributes:
         last_hidden_state: (B, P + 1, H).
         pooler_output: (B, H); None without pooling layer.
-        hidden_states: num_layers + 1 of (B, P + 1, H): the embeddings, then each block's output (before the final norm).
+        hidden_states: num_layers + 1 of (B, P + 1, H): the embeddings, then each block's output (before the final
+            norm).
         attentions: num_layers of (B, heads, P + 1, P + 1).
     """
 

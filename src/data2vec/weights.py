@@ -67,7 +67,8 @@ def _read_index(index: Path) -> dict[str, Tensor]:
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor], max_shard_bytes: int) -> None:
-    """Write ``model.safetensors``, or shards with an index once `max_shard_bytes` is passed. Each file is written beside and renamed."""
+    """Write ``model.safetensors``, or shards with an index once `max_shard_bytes` is passed. Each file is written
+    beside and renamed."""
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in weights.items():

@@ -51,7 +51,8 @@ class LayerOutputs:
 class Encoder(Protocol):
     """A modality's network; always an ``nn.Module`` too.
 
-    What only `embed` needs lives in a submodule called ``frontend``: a teacher that reads the student's local features goes without it.
+    What only `embed` needs lives in a submodule called ``frontend``: a teacher that reads the student's local features
+    goes without it.
     """
 
     def embed(self, batch: Mapping[str, Tensor]) -> Tokens:

@@ -30,5 +30,7 @@ def activation(name: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     if callable(name):
         return name
     if name not in ACTIVATIONS:
-        raise UserError(f"hidden_act {name!r} is unknown; known are {', '.join(sorted(ACTIVATIONS))}, or pass a callable")
+        raise UserError(
+            f"hidden_act {name!r} is unknown; known are {', '.join(sorted(ACTIVATIONS))}, or pass a callable"
+        )
     return ACTIVATIONS[name]

@@ -57,7 +57,8 @@ def attend_eager(
     causal: bool = False,
     head_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same written out; also returns the weights (B, H, T, S), which `head_mask`, broadcastable to them, multiplies."""
+    """The same written out; also returns the weights (B, H, T, S), which `head_mask`, broadcastable to them,
+    multiplies."""
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
     if bias is not None:
         scores = scores + bias
@@ -78,7 +79,8 @@ class Attention(nn.Module):
         dropout: on the attention weights.
         key_bias: BEiT's key projection has none.
         context_width: width of what cross-attention reads; None = self-attention.
-        relative: ``relative_key`` or ``relative_key_query``: query- (and key-) dependent distance terms (transformers 4.x).
+        relative: ``relative_key`` or ``relative_key_query``: query- (and key-) dependent distance terms (transformers
+            4.x).
         max_distance: positions that the distance table covers, for `relative`.
     """
 
@@ -131,7 +133,9 @@ class Attention(nn.Module):
         if weights or head_mask is not None:
             out, seen = attend_eager(query, key, value, bias=bias, dropout=dropout, causal=causal, head_mask=head_mask)
         else:
-            out = attend(query, key, value, bias=bias, dropout=dropout, causal=causal, implementation=self.implementation)
+            out = attend(
+                query, key, value, bias=bias, dropout=dropout, causal=causal, implementation=self.implementation
+            )
             seen = None
         return self.out_proj(out.transpose(1, 2).flatten(2)), seen if weights else None
 
@@ -147,7 +151,8 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
 
     def _distance_bias(self, query: Tensor, key: Tensor) -> Tensor:
-        """``q . E[i - j + max - 1]`` (``+ k . E`` for relative_key_query), scaled as the scores are (transformers 4.x)."""
+        """``q . E[i - j + max - 1]`` (``+ k . E`` for relative_key_query), scaled as the scores are (transformers
+        4.x)."""
         queries, keys = query.shape[-2], key.shape[-2]
         rows = torch.arange(keys - queries, keys, device=query.device)[:, None]
         offset = (self.distance.num_embeddings - 1) // 2

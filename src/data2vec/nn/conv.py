@@ -1,7 +1,7 @@
 """Strided convolution over frames as matrix products, without an im2col copy.
 
-With channels last, ``stride`` neighbouring frames are one contiguous row of ``stride * C`` numbers. A kernel of k frames is then
-``ceil(k / stride)`` matrix products on the same memory, shifted by whole rows.
+With channels last, ``stride`` neighbouring frames are one contiguous row of ``stride * C`` numbers. A kernel of k
+frames is then ``ceil(k / stride)`` matrix products on the same memory, shifted by whole rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NARROW = 64  # rows below this width are joined into one product: a product with a tiny inner size wastes the multipliers
+NARROW = (
+    64  # rows below this width are joined into one product: a product with a tiny inner size wastes the multipliers
+)
 
 
 def strided_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -25,8 +27,8 @@ def strided_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) ->
         stride: frames a step.
 
     Returns:
-        (B, R, O). Row t is exact while ``t * stride + k <= R * stride``; the rows after it, at most ``ceil(k / stride) - 1``, mix in
-        the next item's frames and must be ignored.
+        (B, R, O). Row t is exact while ``t * stride + k <= R * stride``; the rows after it, at most ``ceil(k / stride)
+        - 1``, mix in the next item's frames and must be ignored.
     """
     batch, frames, channels = x.shape
     assert frames % stride == 0

@@ -32,5 +32,7 @@ def expand_head_mask(head_mask: Tensor | None, layers: int) -> Tensor | None:
     if head_mask.dim() == 1:
         head_mask = head_mask.expand(layers, -1)
     if head_mask.dim() != 2 or head_mask.shape[0] != layers:
-        raise UserError(f"head_mask must be (heads,) or (layers, heads) with {layers} layers, not {tuple(head_mask.shape)}")
+        raise UserError(
+            f"head_mask must be (heads,) or (layers, heads) with {layers} layers, not {tuple(head_mask.shape)}"
+        )
     return head_mask[:, None, :, None, None]

@@ -28,11 +28,13 @@ class PositionalConv(nn.Module):
 class PositionalConvStack(nn.ModuleList):
     """The positional encoder of audio: layers of `PositionalConv`, to be added to their input.
 
-    With kernel 19 and five layers a frame sees 45 frames on either side. A padded frame is zero at the input, but the norm of a layer
-    makes it non-zero for the next one: unless it is zeroed again, padding reaches 36 valid frames.
+    With kernel 19 and five layers a frame sees 45 frames on either side. A padded frame is zero at the input, but the
+    norm of a layer makes it non-zero for the next one: unless it is zeroed again, padding reaches 36 valid frames.
     """
 
-    def __init__(self, width: int, kernel: int, groups: int, depth: int, activation: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, width: int, kernel: int, groups: int, depth: int, activation: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__([PositionalConv(width, kernel, groups, activation) for _ in range(depth)])
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
@@ -58,7 +60,8 @@ class RelativePositionBias(nn.Module):
         self.table = nn.Parameter(torch.zeros((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, heads))
 
     def forward(self, grid: tuple[int, int] | None = None) -> Tensor:
-        """The bias (1, H, P + 1, P + 1) on `grid`; on another grid than the table's own the offsets are interpolated."""
+        """The bias (1, H, P + 1, P + 1) on `grid`; on another grid than the table's own the offsets are
+        interpolated."""
         grid = grid or self.grid
         index = relative_position_index(*grid).to(self.table.device)
         table = self._resized(grid) if grid != self.grid else self.table
@@ -86,7 +89,9 @@ def relative_position_index(rows: int, columns: int) -> Tensor:
     return index
 
 
-def text_positions(padding_mask: Tensor | None, shape: tuple[int, int], pad_id: int, device: torch.device, past: int = 0) -> Tensor:
+def text_positions(
+    padding_mask: Tensor | None, shape: tuple[int, int], pad_id: int, device: torch.device, past: int = 0
+) -> Tensor:
     """RoBERTa positions (B, L): ``pad_id + 1 + rank`` among the valid tokens, `pad_id` on padding.
 
     Args:

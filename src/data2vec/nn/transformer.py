@@ -1,7 +1,8 @@
 """The one Transformer: v1 and v2, student and teacher, speech, images and text all run these blocks.
 
 Shapes: B batch, T tokens, D width, H heads. A block's *feed-forward output* is the output of its second linear, before dropout,
-residual and norm: the target that data2vec regresses for speech and text (algorithm of arXiv 2202.03555, section 3.3).
+residual and norm (times its layer scale, where a block has one): the target that data2vec regresses for speech and text
+(arXiv 2202.03555, section 3.3).
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class Block(nn.Module):
         attended, weights = self.attention(
             inner, bias=bias, causal=causal, cache=cache, head_mask=head_mask, weights=attentions
         )
-        x = x + self._branch(attended, self.scale1)
+        x = x + self._branch(_scaled(attended, self.scale1))
         x = x if self.pre_norm else self.norm1(x)
         cross = None
         if context is not None:
@@ -169,13 +170,17 @@ class Block(nn.Module):
             )
             x = x + self.dropout(attended)
             x = x if self.pre_norm else self.cross_norm(x)
-        ffn = self.mlp(self.norm2(x) if self.pre_norm else x)
-        x = x + self._branch(ffn, self.scale2)
+        ffn = _scaled(self.mlp(self.norm2(x) if self.pre_norm else x), self.scale2)
+        x = x + self._branch(ffn)
         return BlockOutput(x if self.pre_norm else self.norm2(x), ffn, weights, cross)
 
-    def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
-        branch = self.dropout(branch)
-        return self.drop_path(branch if scale is None else scale * branch)
+    def _branch(self, branch: Tensor) -> Tensor:
+        dropped: Tensor = self.drop_path(self.dropout(branch))
+        return dropped
+
+
+def _scaled(branch: Tensor, scale: Tensor | None) -> Tensor:
+    return branch if scale is None else scale * branch
 
 
 def _attention(config: TransformerConfig, context_width: int | None) -> Attention:
@@ -192,7 +197,8 @@ def _attention(config: TransformerConfig, context_width: int | None) -> Attentio
 
 
 class Transformer(nn.ModuleList):
-    """A stack of blocks; indexing gives the blocks, so their names are ``blocks.{i}`` where a model calls the stack `blocks`."""
+    """A stack of blocks; indexing gives the blocks, so their names are ``blocks.{i}`` where a model calls the stack
+    `blocks`."""
 
     def __init__(self, config: TransformerConfig) -> None:
         rates = torch.linspace(0, config.drop_path, config.depth, dtype=torch.float64, device="cpu").tolist()

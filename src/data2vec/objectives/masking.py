@@ -16,11 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, TypeVar, get_args
+from functools import lru_cache
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data2vec.configuration import check_fields, positive, probability, ranged
 from data2vec.errors import UserError
 
 Size = int | tuple[int, int]
@@ -71,28 +73,23 @@ class SpanMask:
         no_overlap: spans keep `min_space` visible tokens between them, every arrangement equally likely; spans that do
             not fit are left out.
         min_space: see `no_overlap`.
-        mask_dropout: share of the hidden tokens that is shown again, one by one (spans get holes), in [0, 1).
+        mask_dropout: share of the hidden tokens that is shown again, one by one: spans get holes.
     """
 
-    prob: float = 0.65
-    length: int = 10
-    min_masks: int = 1
+    prob: float = probability(0.65)
+    length: int = positive(10)
+    min_masks: int = ranged(1, low=0)
     starts: SpanStarts = "inside"
     lengths: SpanLengths = "static"
-    spread: float = 0.0
+    spread: float = ranged(0.0, low=0)
     no_overlap: bool = False
-    min_space: int = 1
-    mask_dropout: float = 0.0
+    min_space: int = ranged(1, low=0)
+    mask_dropout: float = probability(0.0)
 
     def __post_init__(self) -> None:
-        _check_range(self, "prob", 0, 1)
-        _check_range(self, "length", 1)
-        _check_range(self, "min_masks", 0)
-        _check_choice(self, "starts", get_args(SpanStarts))
-        _check_choice(self, "lengths", get_args(SpanLengths))
-        _check_range(self, "spread", 0, 2 * self.length if self.lengths == "uniform" else math.inf)
-        _check_range(self, "min_space", 0)
-        _check_range(self, "mask_dropout", 0, 1, open_end=True)
+        check_fields(self)
+        if self.lengths == "uniform" and self.spread > 2 * self.length:
+            raise UserError(f"SpanMask.spread must be at most twice the length {self.length}, not {self.spread}")
 
     def __call__(self, rng: np.random.Generator, size: Size) -> Mask:
         """Draw a mask: (T,) or (h * w,) bool, True = hidden."""
@@ -161,16 +158,15 @@ class TextMask:
         random_prob, keep_prob: shares of the selection that are replaced by a random token, or kept; together below 1.
     """
 
-    prob: float = 0.15
-    length: int = 1
-    random_prob: float = 0.1
-    keep_prob: float = 0.1
+    prob: float = probability(0.15)
+    length: int = positive(1)
+    random_prob: float = probability(0.1)
+    keep_prob: float = probability(0.1)
 
     def __post_init__(self) -> None:
-        _check_range(self, "prob", 0, 1)
-        _check_range(self, "length", 1)
-        _check_range(self, "random_prob", 0, 1, open_end=True)
-        _check_range(self, "keep_prob", 0, 1 - self.random_prob, open_end=True)
+        check_fields(self)
+        if self.random_prob + self.keep_prob >= 1:
+            raise UserError(f"TextMask.keep_prob must be below {1 - self.random_prob:g}, not {self.keep_prob}")
 
     def __call__(self, rng: np.random.Generator, size: Size) -> Mask:
         """Draw a mask: (T,) or (h * w,) bool, True = hidden."""
@@ -178,7 +174,7 @@ class TextMask:
 
     def draw(self, rng: np.random.Generator, size: Size) -> TokenMask:
         """The mask, with the positions that the collator replaces or keeps."""
-        selected = SpanMask(self.prob, self.length, starts="anywhere")(rng, size)
+        selected = _spans_anywhere(self.prob, self.length)(rng, size)
         if not self.random_prob + self.keep_prob:
             return TokenMask(selected, np.zeros_like(selected), np.zeros_like(selected))
         fate = rng.random(len(selected))
@@ -198,11 +194,11 @@ class RandomMask:
         prob_min: where set, the share is drawn from U(prob_min, prob): see `with_rate`.
     """
 
-    prob: float = 0.5
-    prob_min: float | None = None
+    prob: float = probability(0.5)
+    prob_min: float | None = probability(None)
 
     def __post_init__(self) -> None:
-        _check_range(self, "prob", 0, 1)
+        check_fields(self)
         _check_prob_min(self)
 
     def __call__(self, rng: np.random.Generator, size: Size) -> Mask:
@@ -231,20 +227,17 @@ class BlockMask:
         prob_min: where set, the share is drawn from U(prob_min, prob): see `with_rate`.
     """
 
-    prob: float = 0.5
-    adjust: float = 0.05
-    length: int = 5
+    prob: float = probability(0.5)
+    adjust: float = probability(0.05)
+    length: int = positive(5)
     inverse: bool = False
-    mask_dropout: float = 0.0
+    mask_dropout: float = probability(0.0)
     expand_adjacent: bool = False
     non_overlapping: bool = False
-    prob_min: float | None = None
+    prob_min: float | None = probability(None)
 
     def __post_init__(self) -> None:
-        _check_range(self, "prob", 0, 1)
-        _check_range(self, "adjust", 0, 1)
-        _check_range(self, "length", 1)
-        _check_range(self, "mask_dropout", 0, 1)
+        check_fields(self)
         _check_prob_min(self)
 
     def _draw(self, rng: np.random.Generator, grid: tuple[int, int], block: tuple[int, int]) -> Mask:
@@ -280,9 +273,9 @@ class BlockMask2d(BlockMask):
     (39 of 196 patches visible, in blocks.)
     """
 
-    prob: float = 0.8
-    adjust: float = 0.07
-    length: int = 3
+    prob: float = probability(0.8)
+    adjust: float = probability(0.07)
+    length: int = positive(3)
     inverse: bool = True
 
     def __call__(self, rng: np.random.Generator, size: Size) -> Mask:
@@ -308,20 +301,15 @@ class BeitBlockMask:
         exact: fill up with random single patches where rectangles fall short.
     """
 
-    prob: float = 120 / 196
-    count: int | None = None
-    min_area: int = 16
-    min_aspect: float = 0.3
-    attempts: int = 10
+    prob: float = probability(120 / 196)
+    count: int | None = ranged(None, low=1)
+    min_area: int = positive(16)
+    min_aspect: float = ranged(0.3, above=0, high=1)
+    attempts: int = positive(10)
     exact: bool = False
 
     def __post_init__(self) -> None:
-        _check_range(self, "prob", 0, 1)
-        if self.count is not None:
-            _check_range(self, "count", 1)
-        _check_range(self, "min_area", 1)
-        _check_range(self, "min_aspect", 1e-3, 1)
-        _check_range(self, "attempts", 1)
+        check_fields(self)
 
     def __call__(self, rng: np.random.Generator, size: Size) -> Mask:
         """Draw a mask: (T,) or (h * w,) bool, True = hidden."""
@@ -394,6 +382,11 @@ def with_rate(masker: Rated, rng: np.random.Generator) -> Rated:
     if masker.prob_min is None:
         return masker
     return replace(masker, prob=float(rng.uniform(masker.prob_min, masker.prob)), prob_min=None)
+
+
+@lru_cache
+def _spans_anywhere(prob: float, length: int) -> SpanMask:
+    return SpanMask(prob, length, starts="anywhere")
 
 
 def _tokens(size: Size) -> int:
@@ -481,19 +474,7 @@ def _keep_both(rng: np.random.Generator, mask: Mask) -> Mask:
     return mask
 
 
-def _check_range(config: object, field: str, low: float, high: float = math.inf, *, open_end: bool = False) -> None:
-    value = getattr(config, field)
-    if not (low <= value < high if open_end else low <= value <= high):
-        bound = "" if high == math.inf else f" and {'below' if open_end else 'at most'} {high:g}"
-        raise UserError(f"{type(config).__name__}.{field} must be at least {low:g}{bound}, got {value!r}")
-
-
-def _check_choice(config: object, field: str, choices: tuple[str, ...]) -> None:
-    value = getattr(config, field)
-    if value not in choices:
-        raise UserError(f"{type(config).__name__}.{field} must be one of {', '.join(choices)}, got {value!r}")
-
-
 def _check_prob_min(config: RandomMask | BlockMask) -> None:
-    if config.prob_min is not None:
-        _check_range(config, "prob_min", 0, config.prob)
+    if config.prob_min is not None and config.prob_min > config.prob:
+        name = type(config).__name__
+        raise UserError(f"{name}.prob_min must be at most {name}.prob {config.prob}, not {config.prob_min}")

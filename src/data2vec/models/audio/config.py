@@ -15,7 +15,8 @@ class Data2VecAudioConfig(PretrainedConfig):
     Attributes:
         num_conv_pos_embeddings: number of layers of the positional convolution.
         conv_pos_kernel_size: kernel of each of them, in frames.
-        mask_time_prob: share of frames that SpecAugment starts spans for while training a head (with `mask_time_length`, in frames).
+        mask_time_prob: share of frames that SpecAugment starts spans for while training a head (with
+            `mask_time_length`, in frames).
         apply_spec_augment: False switches SpecAugment off; an explicit `mask_time_indices` still applies.
         pad_token_id: also the CTC blank.
     """
@@ -73,13 +74,16 @@ class Data2VecAudioConfig(PretrainedConfig):
         lengths = {len(self.conv_dim), len(self.conv_stride), len(self.conv_kernel)}
         self.require(
             lengths == {len(self.conv_dim)} and len(self.conv_dim) > 0,
-            f"conv_dim, conv_stride and conv_kernel need the same length, not {len(self.conv_dim)}, {len(self.conv_stride)} "
-            f"and {len(self.conv_kernel)}",
+            f"conv_dim, conv_stride and conv_kernel need the same length, not "
+            f"{len(self.conv_dim)}, {len(self.conv_stride)} and {len(self.conv_kernel)}",
         )
         tdnn = (len(self.tdnn_dim), len(self.tdnn_kernel), len(self.tdnn_dilation))
         self.require(len(set(tdnn)) == 1, f"tdnn_dim, tdnn_kernel and tdnn_dilation need the same length, not {tdnn}")
         heads, groups = self.num_attention_heads, self.num_conv_pos_embedding_groups
-        self.require(self.hidden_size % heads == 0, f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}")
+        self.require(
+            self.hidden_size % heads == 0,
+            f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}",
+        )
         self.require(
             self.num_conv_pos_embeddings == 0 or self.hidden_size % groups == 0,
             f"hidden_size {self.hidden_size} is no multiple of num_conv_pos_embedding_groups {groups}",

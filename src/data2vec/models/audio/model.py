@@ -23,7 +23,8 @@ from data2vec.outputs import AudioModelOutput
 
 
 class AudioEncoder(nn.Module):
-    """Positional convolution, norm, dropout, post-norm blocks (fairseq `TransformerEncoder` with ``layer_norm_first=False``)."""
+    """Positional convolution, norm, dropout, post-norm blocks (fairseq `TransformerEncoder` with
+    ``layer_norm_first=False``)."""
 
     def __init__(self, config: Data2VecAudioConfig) -> None:
         super().__init__()
@@ -39,11 +40,13 @@ class AudioEncoder(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.blocks = Transformer(transformer_config(config))
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None, **collect: Any) -> tuple[Tensor, TransformerOutput]:
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, **collect: Any
+    ) -> tuple[Tensor, TransformerOutput]:
         """(B, T, H), True = padding -> the first block's input (B, T, H) and the blocks' outputs.
 
-        Padded frames are zeroed before the positional convolution and again after each of its layers, so that a clip gives the same
-        features alone and in a batch. The reference zeroes them only before: ``compat="transformers"``.
+        Padded frames are zeroed before the positional convolution and again after each of its layers, so that a clip
+        gives the same features alone and in a batch. The reference zeroes them only before: ``compat="transformers"``.
         """
         if padding_mask is not None:
             x = x.masked_fill(padding_mask[..., None], 0.0)
@@ -118,9 +121,11 @@ class Data2VecAudioModel(Data2VecAudioPreTrainedModel):
         return LayerOutputs(done.output, done.blocks, done.ffns)
 
     def frame_padding(self, attention_mask: Tensor | None, frames: int) -> Tensor | None:
-        """Sample mask (B, samples), 1 = valid -> frame padding (B, frames), True = padding; None when nothing is padded.
+        """Sample mask (B, samples), 1 = valid -> frame padding (B, frames), True = padding; None when nothing is
+        padded.
 
-        A frame is valid when its whole receptive field is: ``config.frames`` of the valid samples, wherever the padding stands.
+        A frame is valid when its whole receptive field is: ``config.frames`` of the valid samples, wherever the padding
+        stands.
         """
         if attention_mask is None:
             return None
@@ -159,7 +164,9 @@ class Data2VecAudioModel(Data2VecAudioPreTrainedModel):
         """
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
         hidden = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        tokens = self.embed({"input_values": input_values} | ({} if attention_mask is None else {"attention_mask": attention_mask}))
+        tokens = self.embed(
+            {"input_values": input_values} | ({} if attention_mask is None else {"attention_mask": attention_mask})
+        )
         x = self.feature_dropout(tokens.features)
         if mask_time_indices is not None:
             x = torch.where(mask_time_indices.bool()[..., None], self._mask_embedding().to(x.dtype), x)
@@ -176,13 +183,20 @@ class Data2VecAudioModel(Data2VecAudioPreTrainedModel):
 
     def _mask_embedding(self) -> Tensor:
         if self.mask_embedding is None:
-            raise UserError("mask_time_indices needs a mask embedding: set mask_time_prob or mask_feature_prob above 0 in the config")
+            raise UserError(
+                "mask_time_indices needs a mask embedding: set mask_time_prob or mask_feature_prob above 0 "
+                "in the config"
+            )
         return self.mask_embedding
 
     def _check_input(self, waveform: Tensor, attention_mask: Tensor | None) -> None:
         if waveform.dim() != 2:
             raise UserError(f"input_values must be (batch, samples), not of shape {tuple(waveform.shape)}")
         if self.config.frames(waveform.shape[1]) < 1:
-            raise UserError(f"input_values has {waveform.shape[1]} samples, too short for one frame: pad it or leave the clip out")
+            raise UserError(
+                f"input_values has {waveform.shape[1]} samples, too short for one frame: pad it or leave the clip out"
+            )
         if attention_mask is not None and attention_mask.shape != waveform.shape:
-            raise UserError(f"attention_mask has shape {tuple(attention_mask.shape)}, input_values {tuple(waveform.shape)}")
+            raise UserError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}, input_values {tuple(waveform.shape)}"
+            )

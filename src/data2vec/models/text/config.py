@@ -1,4 +1,5 @@
-"""Configuration of data2vec for text. Defaults are the documented ones; `Data2VecTextConfig.base()` is the published model's."""
+"""Configuration of data2vec for text. Defaults are the documented ones; `Data2VecTextConfig.base()` is the published
+model's."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ class Data2VecTextConfig(PretrainedConfig):
     Attributes:
         max_position_embeddings: rows of the position table; the longest text is this minus ``pad_token_id + 1``.
         position_embedding_type: ``absolute``, or the relative forms that the documentation describes.
-        mask_token_id: the id that hides a token in pre-training; None means the last id, as in the published vocabulary.
+        mask_token_id: the id that hides a token in pre-training; None means the last id, as in the published
+            vocabulary.
     """
 
     model_type: ClassVar[str] = "data2vec-text"
@@ -46,10 +48,15 @@ class Data2VecTextConfig(PretrainedConfig):
     def validate(self) -> None:
         """Check widths, special ids and the decoder flags against each other."""
         heads = self.num_attention_heads
-        self.require(self.hidden_size % heads == 0, f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}")
+        self.require(
+            self.hidden_size % heads == 0,
+            f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}",
+        )
         for name in ("pad_token_id", "mask_token_id"):
             value = getattr(self, name)
-            self.require(value is None or value < self.vocab_size, f"{name} {value} is not below vocab_size {self.vocab_size}")
+            self.require(
+                value is None or value < self.vocab_size, f"{name} {value} is not below vocab_size {self.vocab_size}"
+            )
         self.require(
             self.max_position_embeddings > self.pad_token_id + 1,
             f"max_position_embeddings {self.max_position_embeddings} leaves no position after pad_token_id {self.pad_token_id}",
@@ -62,5 +69,8 @@ class Data2VecTextConfig(PretrainedConfig):
 
     @classmethod
     def base(cls) -> Data2VecTextConfig:
-        """The architecture of the published text base model (vocabulary 50 265, 514 positions, one token type, eps 1e-5)."""
-        return cls(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, mask_token_id=50264)
+        """The architecture of the published text base model (vocabulary 50 265, 514 positions, one token type, eps
+        1e-5)."""
+        return cls(
+            vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, mask_token_id=50264
+        )

@@ -1,4 +1,5 @@
-"""`Data2VecTextModel`: token ids -> contextual tokens (RoBERTa's architecture). Shapes: B batch, L tokens, H hidden size."""
+"""`Data2VecTextModel`: token ids -> contextual tokens (RoBERTa's architecture). Shapes: B batch, L tokens, H hidden
+size."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ class TextEncoder(nn.Module):
         self.max_positions = config.max_position_embeddings
         self.absolute = config.position_embedding_type == "absolute"
         self.causal = config.is_decoder
-        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size, padding_idx=config.pad_token_id)
+        self.positions = nn.Embedding(
+            config.max_position_embeddings, config.hidden_size, padding_idx=config.pad_token_id
+        )
         self.token_types = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -48,7 +51,8 @@ class TextEncoder(nn.Module):
     ) -> Tensor:
         """Word embeddings (B, L, H) -> the first block's input (B, L, H).
 
-        Positions count valid tokens only: the i-th valid one has ``pad_id + 1 + i``, on whichever side the padding stands.
+        Positions count valid tokens only: the i-th valid one has ``pad_id + 1 + i``, on whichever side the padding
+        stands.
         """
         if self.absolute:
             if position_ids is None:
@@ -119,7 +123,8 @@ class Data2VecTextModel(Data2VecTextPreTrainedModel):
         self.frontend.words = table
 
     def embed(self, batch: Mapping[str, Tensor]) -> Tokens:
-        """``input_ids`` (B, L) -> word embeddings; what equals `pad_token_id` or has ``attention_mask`` 0 is padding."""
+        """``input_ids`` (B, L) -> word embeddings; what equals `pad_token_id` or has ``attention_mask`` 0 is
+        padding."""
         ids, attention_mask = batch["input_ids"], batch.get("attention_mask")
         padding = ids == self.config.pad_token_id if attention_mask is None else attention_mask == 0
         return Tokens(self.frontend(ids), padding)
@@ -221,7 +226,8 @@ class Data2VecTextModel(Data2VecTextPreTrainedModel):
     def _padding(
         self, input_ids: Tensor | None, attention_mask: Tensor | None, words: Tensor, past: int
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Padding of the new tokens, for positions (B, L), and of all keys, for attention (B, past + L); None where unknown.
+        """Padding of the new tokens, for positions (B, L), and of all keys, for attention (B, past + L); None where
+        unknown.
 
         Without attention mask, positions still skip `pad_token_id`, but padding is attended, as documented.
         """
@@ -230,11 +236,14 @@ class Data2VecTextModel(Data2VecTextPreTrainedModel):
         length = words.shape[1]
         if attention_mask.shape != (words.shape[0], past + length):
             expected = (words.shape[0], past + length)
-            raise UserError(f"attention_mask has shape {tuple(attention_mask.shape)}, the input (with its cache) needs {expected}")
+            raise UserError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}, the input (with its cache) needs {expected}"
+            )
         padding = attention_mask == 0
         new = padding[:, past:]
         if input_ids is not None:
-            # RoBERTa counts what is no pad token; a valid token may be masked out of attention without moving the others.
+            # RoBERTa counts what is no pad token; a valid token may be masked out of attention without moving the
+            # others.
             new = input_ids == self.config.pad_token_id
         return new, padding
 
@@ -251,4 +260,3 @@ class Data2VecTextModel(Data2VecTextPreTrainedModel):
                 f"the text has {length} tokens; max_position_embeddings {self.config.max_position_embeddings} allows "
                 f"{self.config.max_length}: truncate it"
             )
-

@@ -16,8 +16,10 @@ class Data2VecVisionConfig(PretrainedConfig):
         image_size: side of the square training image, or (height, width), in pixels.
         patch_size: side of a patch, or (height, width), in pixels.
         layer_scale_init_value: 0 leaves layer scale out.
-        use_mean_pooling: pool the mean of the patches (and normalise only there) instead of the CLS token of the normalised sequence.
-        out_indices: blocks (0-based, as in the original code) whose outputs feed the four levels of the segmentation head.
+        use_mean_pooling: pool the mean of the patches (and normalise only there) instead of the CLS token of the
+            normalised sequence.
+        out_indices: blocks (0-based, as in the original code) whose outputs feed the four levels of the segmentation
+            head.
     """
 
     model_type: ClassVar[str] = "data2vec-vision"
@@ -53,9 +55,14 @@ class Data2VecVisionConfig(PretrainedConfig):
     def validate(self) -> None:
         """Check widths against heads and the image against its patches."""
         heads = self.num_attention_heads
-        self.require(self.hidden_size % heads == 0, f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}")
+        self.require(
+            self.hidden_size % heads == 0,
+            f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}",
+        )
         height, width = self.grid
-        self.require(height > 0 and width > 0, f"image_size {self.image_size} is smaller than patch_size {self.patch_size}")
+        self.require(
+            height > 0 and width > 0, f"image_size {self.image_size} is smaller than patch_size {self.patch_size}"
+        )
 
     @property
     def image_shape(self) -> tuple[int, int]:

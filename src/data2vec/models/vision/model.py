@@ -1,4 +1,5 @@
-"""`Data2VecVisionModel`: pixels -> contextual patches (BEiT's architecture). Shapes: B batch, P patches, H hidden size."""
+"""`Data2VecVisionModel`: pixels -> contextual patches (BEiT's architecture). Shapes: B batch, P patches, H hidden
+size."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ Grid = tuple[int, int]
 
 
 class VisionEncoder(nn.Module):
-    """CLS token, optional absolute positions, relative position bias (one table for all blocks, one a block, or both), pre-norm blocks."""
+    """CLS token, optional absolute positions, relative position bias (one table for all blocks, one a block, or both),
+    pre-norm blocks."""
 
     def __init__(self, config: Data2VecVisionConfig) -> None:
         super().__init__()
@@ -58,7 +60,8 @@ class VisionEncoder(nn.Module):
         return torch.cat([self.positions[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
 
     def bias(self, grid: Grid) -> Bias:
-        """What is added to the attention scores on `grid`: (1, heads, P + 1, P + 1), one for all blocks or one a block."""
+        """What is added to the attention scores on `grid`: (1, heads, P + 1, P + 1), one for all blocks or one a
+        block."""
         shared = None if self.shared_bias is None else self.shared_bias(grid)
         if not self.biases:
             return shared
@@ -128,14 +131,19 @@ class Data2VecVisionModel(Data2VecVisionPreTrainedModel):
         pixels = batch["pixel_values"]
         if pixels.dim() != 4 or pixels.shape[1] != self.config.num_channels:
             shape = tuple(pixels.shape)
-            raise UserError(f"pixel_values must be (batch, {self.config.num_channels}, height, width), not of shape {shape}")
+            raise UserError(
+                f"pixel_values must be (batch, {self.config.num_channels}, height, width), not of shape {shape}"
+            )
         if pixels.shape[2] < self.frontend.patch[0] or pixels.shape[3] < self.frontend.patch[1]:
-            raise UserError(f"pixel_values of {pixels.shape[2]}x{pixels.shape[3]} is smaller than a patch, {self.frontend.patch}")
+            raise UserError(
+                f"pixel_values of {pixels.shape[2]}x{pixels.shape[3]} is smaller than a patch, {self.frontend.patch}"
+            )
         features, grid = self.frontend(pixels)
         return Tokens(features, grid=grid)
 
     def contextualize(self, tokens: Tokens, mask: Tensor | None = None) -> LayerOutputs:
-        """Patches, hidden where `mask` (B, P) is True -> all blocks' outputs, CLS first; `output` has passed the final norm."""
+        """Patches, hidden where `mask` (B, P) is True -> all blocks' outputs, CLS first; `output` has passed the final
+        norm."""
         assert tokens.grid is not None
         x = self.encoder.input(self._hide(tokens.features, mask), tokens.grid)
         done = self.encoder(x, tokens.grid, blocks=True, ffns=True)
@@ -173,8 +181,8 @@ class Data2VecVisionModel(Data2VecVisionPreTrainedModel):
         assert tokens.grid is not None
         if tokens.grid != config.grid and not interpolate_pos_encoding and self.encoder.positions is not None:
             raise UserError(
-                f"pixel_values is {pixel_values.shape[2]}x{pixel_values.shape[3]}, the model was made for {config.image_shape}: "
-                "pass interpolate_pos_encoding=True or resize"
+                f"pixel_values is {pixel_values.shape[2]}x{pixel_values.shape[3]}, the model was made for "
+                f"{config.image_shape}: pass interpolate_pos_encoding=True or resize"
             )
         mask = None if bool_masked_pos is None else bool_masked_pos.flatten(1).bool()
         x = self.encoder.input(self._hide(tokens.features, mask), tokens.grid)
