@@ -233,14 +233,15 @@ def test_settings_survive_json(masker: Any) -> None:
         (SpanMask, "prob", 1.5),
         (SpanMask, "prob", float("nan")),
         (SpanMask, "length", 0),
+        (SpanMask, "length", 2.5),
         (SpanMask, "min_masks", -1),
         (SpanMask, "starts", "outside"),
         (SpanMask, "lengths", "gamma"),
         (SpanMask, "spread", -1.0),
         (SpanMask, "min_space", -1),
-        (SpanMask, "mask_dropout", 1.0),
-        (TextMask, "random_prob", 1.0),
-        (TextMask, "keep_prob", 0.9),
+        (SpanMask, "mask_dropout", 1.5),
+        (TextMask, "random_prob", -0.1),
+        (TextMask, "keep_prob", 1.1),
         (RandomMask, "prob_min", 0.6),
         (BlockMask1d, "adjust", -0.1),
         (BlockMask2d, "length", 0),
@@ -251,8 +252,18 @@ def test_settings_survive_json(masker: Any) -> None:
     ],
 )
 def test_settings_out_of_range_name_the_field(kind: type, field: str, value: Any) -> None:
-    with pytest.raises(UserError, match=rf"{kind.__name__}\.{field} must be .*got"):
+    with pytest.raises(UserError, match=rf"{kind.__name__}\.{field} must be .*not"):
         kind(**{field: value})
+
+
+def test_some_of_a_selection_must_be_hidden() -> None:
+    with pytest.raises(UserError, match=r"TextMask.keep_prob 0.9 must be below 1 together"):
+        TextMask(keep_prob=0.9)
+
+
+def test_uniform_lengths_need_a_range() -> None:
+    with pytest.raises(UserError, match="spread must be at most twice the length 4, not 9"):
+        SpanMask(length=4, lengths="uniform", spread=9)
 
 
 @pytest.mark.parametrize("masker", [BlockMask2d(), BeitBlockMask()])

@@ -23,7 +23,6 @@ from data2vec.objectives.masking import (
 )
 
 share = st.floats(0, 1)
-below_one = st.floats(0, 0.95)
 lengths = st.integers(1, 30)
 seeds = st.integers(0, 2**64 - 1)
 tokens = st.integers(0, 12) | st.integers(13, 200)
@@ -40,7 +39,7 @@ def blocks(kind: type[BlockMask1d] | type[BlockMask2d]) -> st.SearchStrategy[Any
 spans = st.builds(
     SpanMask, prob=share, length=lengths, min_masks=st.integers(1, 5), starts=st.sampled_from(["inside", "anywhere"]),
     lengths=st.sampled_from(["static", "uniform", "normal", "poisson"]), spread=st.floats(0, 2),
-    no_overlap=st.booleans(), min_space=st.integers(0, 4), mask_dropout=below_one,
+    no_overlap=st.booleans(), min_space=st.integers(0, 4), mask_dropout=share,
 )  # fmt: skip
 texts = st.builds(TextMask, prob=share, length=lengths, random_prob=st.floats(0, 0.5), keep_prob=st.floats(0, 0.45))
 beits = st.builds(

@@ -166,7 +166,8 @@ class TextMask:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.random_prob + self.keep_prob >= 1:
-            raise UserError(f"TextMask.keep_prob must be below {1 - self.random_prob:g}, not {self.keep_prob}")
+            total = f"TextMask.random_prob {self.random_prob:g} and TextMask.keep_prob {self.keep_prob:g}"
+            raise UserError(f"{total} must be below 1 together: the rest of the selection is hidden")
 
     def __call__(self, rng: np.random.Generator, size: Size) -> Mask:
         """Draw a mask: (T,) or (h * w,) bool, True = hidden."""
@@ -195,7 +196,7 @@ class RandomMask:
     """
 
     prob: float = probability(0.5)
-    prob_min: float | None = probability(None)
+    prob_min: float | None = ranged(None, low=0, high=1)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -234,7 +235,7 @@ class BlockMask:
     mask_dropout: float = probability(0.0)
     expand_adjacent: bool = False
     non_overlapping: bool = False
-    prob_min: float | None = probability(None)
+    prob_min: float | None = ranged(None, low=0, high=1)
 
     def __post_init__(self) -> None:
         check_fields(self)
