@@ -145,10 +145,6 @@ class TextData:
         """(samples,) tokens of each row, ``<s>`` included."""
         return self.stops - self.starts + 1
 
-    def describe(self, index: int, epoch: int) -> str:
-        """A name for a row."""
-        return f"row {index}"
-
     def load(self, index: int, epoch: int, crop: int | None = None) -> Sample:
         """One row.
 

@@ -45,10 +45,6 @@ class VisionData:
         """(samples,) ones: every picture costs the same."""
         return np.ones(len(self.manifest), dtype=np.int64)
 
-    def describe(self, index: int, epoch: int) -> str:
-        """The file a sample is read from."""
-        return self.manifest.describe(index)
-
     def load(self, index: int, epoch: int, crop: int | None = None) -> Sample:
         """One picture, augmented.
 
