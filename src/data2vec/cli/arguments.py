@@ -31,7 +31,7 @@ def parse(kind: type[T], argv: Sequence[str], *, prog: str, default: T | None = 
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=argv, prog=prog, default=default, config=_STYLE)
+            return tyro.cli(kind, args=argv, prog=prog, default=default, config=_STYLE)  # type: ignore[return-value]
     except SystemExit as stop:
         reason: BaseException | None = stop
         while reason is not None:  # tyro draws a box round a UserError of a config; one line says it better

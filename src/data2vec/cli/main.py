@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-_COMMANDS = {  # name -> (module with `main(argv) -> None`, one line of help)
+_COMMANDS = {  # name -> (module with `main(argv)` that returns an exit status or None, one line of help)
     "pretrain": ("data2vec.cli.pretrain", "pre-train on a folder of recordings, images or text"),
     "probe": ("data2vec.cli.probe", "k-NN and linear probe of a model's frozen features"),
     "demo": ("data2vec.cli.demo", "pre-train on embedded data in all three modalities, and report"),
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; the process's own by default.
 
     Returns:
-        The exit status: 0 done, 2 something the user can mend (one line on stderr), 130 interrupted.
+        The exit status: 0 done, 2 something the user can mend (one line on stderr), 130 interrupted; or the command's.
         A bug of ours leaves as its traceback, which Python turns into status 1.
     """
     from data2vec.errors import UserError
@@ -53,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name not in _COMMANDS:
             raise UserError(f"unknown command {name!r}; known: {', '.join(_COMMANDS)}")
-        importlib.import_module(_COMMANDS[name][0]).main(rest)
+        status: int | None = importlib.import_module(_COMMANDS[name][0]).main(rest)
     except UserError as error:
         print(f"data2vec: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("data2vec: interrupted", file=sys.stderr)
         return INTERRUPTED
-    return DONE
+    return status or DONE

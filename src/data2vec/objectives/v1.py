@@ -88,7 +88,7 @@ class Data2VecObjective(nn.Module):
 
     def _student_input(self, batch: Batch, tokens: Tokens) -> tuple[Tokens, Tensor | None]:
         if "corrupted_ids" in batch:
-            return self.student.embed({**batch, "input_ids": batch["corrupted_ids"]}), None
+            return self.student.embed({**batch, "input_ids": batch["corrupted_ids"]}), batch["mask"]
         return tokens, batch["mask"]
 
     def after_step(self, update: int) -> dict[str, float]:

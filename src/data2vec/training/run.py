@@ -94,22 +94,46 @@ def open_run(path: Path, settings: Mapping[str, Any], *, resume: bool = False) -
     Raises:
         UserError: a run lies there and `resume` is off, none lies there and it is on, or the folder cannot be written.
     """
+    check_run(path, resume)
     run = RunFolder(path)
     text = json.dumps(settings, indent=2, default=_plain) + "\n"
-    started = run.settings.exists() or run.checkpoints.exists()
-    if started and not resume:
-        raise UserError(f"{path} already holds a run: continue it with --resume, or choose another --out")
-    if resume and not run.settings.is_file():
-        raise UserError(f"{path} holds no run to resume ({run.settings.name} is missing): leave out --resume")
+    changes = _differences(read_settings(path), json.loads(text)) if resume else []
     try:
-        before = json.loads(run.settings.read_text()) if resume else {}
-        changes = _differences(before, json.loads(text)) if resume else []
         path.mkdir(parents=True, exist_ok=True)
         partial = run.settings.with_suffix(".partial")
         partial.write_text(text)
         os.replace(partial, run.settings)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{run.settings} is not JSON ({error}): restore it, or choose another --out") from error
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
     return run, changes
+
+
+def check_run(path: Path, resume: bool) -> None:
+    """Whether a run can begin (or, with `resume`, continue) in this folder; writes nothing.
+
+    Raises:
+        UserError: a run lies there and `resume` is off, or none lies there and it is on.
+    """
+    run = RunFolder(path)
+    if resume:
+        read_settings(path)
+    elif run.settings.exists() or run.checkpoints.exists():
+        raise UserError(f"{path} already holds a run: continue it with --resume, or choose another --out")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of the run in this folder, as `open_run` wrote them.
+
+    Raises:
+        UserError: there is no run, or its settings are damaged.
+    """
+    file = RunFolder(path).settings
+    if not file.is_file():
+        raise UserError(f"{path} holds no run to resume ({file.name} is missing): leave out --resume")
+    try:
+        settings = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error}): restore it, or choose another --out") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{file} is not a JSON object: restore it, or choose another --out")
+    return settings

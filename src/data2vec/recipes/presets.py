@@ -1,0 +1,176 @@
+"""The presets of ``data2vec pretrain``: published recipes by name, and two sizes for small machines.
+
+``tiny`` is for minutes on one CPU core, ``small`` for a laptop with patience. Their values are ours, not published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from data2vec.data.config import AudioDataConfig, TextDataConfig, VisionDataConfig
+from data2vec.errors import UserError
+from data2vec.models.audio.config import Data2VecAudioConfig
+from data2vec.objectives.config import ObjectiveConfig
+from data2vec.objectives.masking import BeitBlockMask
+from data2vec.recipes import v1
+from data2vec.recipes.config import PretrainConfig
+from data2vec.training.config import OptimConfig, TrainConfig
+
+
+def audio_tiny() -> PretrainConfig:
+    """0.9 M parameters, clips joined to 4 s."""
+    base, updates = v1.audio_base_960h(), 4000
+    return replace(
+        base,
+        model=Data2VecAudioConfig(
+            **_size(128, depth=4, heads=4),
+            **_NO_DROPOUT,
+            conv_dim=(64, 64, 64, 64, 64, 128, 128),
+            conv_pos_kernel_size=3,  # sees 15 frames; 95, most of a crop, invites features of the position alone
+        ),
+        objective=_objective(base, layers=3, anneal_updates=updates * 3 // 4),
+        data=AudioDataConfig(
+            min_samples=1600, min_crop=32_000, max_samples=64_000, concatenate=64_000, batch_samples=256_000
+        ),
+        optim=_cosine(base, lr=5e-4, clip_norm=4.0),
+        train=TrainConfig(updates=updates),
+    )
+
+
+def audio_small() -> PretrainConfig:
+    """12 M parameters, crops of up to 10 s."""
+    base, updates = v1.audio_base_960h(), 50_000
+    return replace(
+        base,
+        model=Data2VecAudioConfig(
+            **_size(384, depth=6, heads=6), conv_dim=(256,) * 7, layerdrop=0.0, activation_dropout=0.0
+        ),
+        objective=_objective(base, layers=4, anneal_updates=updates // 10),
+        data=AudioDataConfig(min_samples=16_000, max_samples=160_000, batch_samples=1_600_000),
+        optim=_cosine(base, lr=5e-4, clip_norm=4.0),
+        train=TrainConfig(updates=updates),
+    )
+
+
+def vision_tiny() -> PretrainConfig:
+    """1 M parameters, 32 x 32 pixels in patches of 4."""
+    base, updates = v1.vision_base(), 5000
+    return replace(
+        base,
+        model=base.model.replace(
+            **_size(128, depth=5, heads=4),
+            image_size=32,
+            patch_size=4,
+            layer_scale_init_value=0.1,
+            drop_path_rate=0.0,
+            attention_probs_dropout_prob=0.0,
+        ),
+        objective=_objective(base, layers=3, start=0.99, end=0.999, anneal_updates=updates * 3 // 4),
+        mask=BeitBlockMask(prob=0.6, min_area=4),
+        data=VisionDataConfig(image_size=32, augment="tiny", batch_images=32),
+        optim=_cosine(base, lr=2e-3, clip_norm=3.0),
+        train=TrainConfig(updates=updates),
+    )
+
+
+def vision_small() -> PretrainConfig:
+    """11 M parameters, 96 x 96 pixels in patches of 8."""
+    base, updates = v1.vision_base(), 50_000
+    return replace(
+        base,
+        model=base.model.replace(
+            **_size(384, depth=6, heads=6), image_size=96, patch_size=8, layer_scale_init_value=0.1, drop_path_rate=0.1
+        ),
+        objective=_objective(base, layers=3, start=0.998, end=0.9998, anneal_updates=updates // 2),
+        mask=BeitBlockMask(prob=0.6, min_area=12),
+        data=VisionDataConfig(image_size=96, batch_images=128),
+        optim=_cosine(base, lr=1e-3, clip_norm=3.0),
+        train=TrainConfig(updates=updates),
+    )
+
+
+def text_tiny() -> PretrainConfig:
+    """1.4 M parameters, a BPE of 4,000 and rows of 64 tokens."""
+    base, updates = v1.text_base(), 5000
+    return replace(
+        base,
+        model=base.model.replace(
+            **_size(128, depth=4, heads=4), vocab_size=4000, max_position_embeddings=66, mask_token_id=None
+        ),
+        objective=_objective(base, layers=3, anneal_updates=updates * 3 // 4),
+        data=TextDataConfig(block_size=64, blocks="document", vocab_size=4000, batch_tokens=32 * 64),
+        optim=_cosine(base, lr=1e-3, clip_norm=2.0),
+        train=TrainConfig(updates=updates),
+    )
+
+
+def text_small() -> PretrainConfig:
+    """17 M parameters, a BPE of 16,000 and rows of 256 tokens."""
+    base, updates = v1.text_base(), 50_000
+    return replace(
+        base,
+        model=base.model.replace(
+            **_size(384, depth=6, heads=6), vocab_size=16_000, max_position_embeddings=258, mask_token_id=None
+        ),
+        objective=_objective(base, layers=4, anneal_updates=updates // 3),
+        data=TextDataConfig(block_size=256, vocab_size=16_000, batch_tokens=64 * 256),
+        optim=_cosine(base, lr=5e-4, clip_norm=5.0),
+        train=TrainConfig(updates=updates),
+    )
+
+
+_NO_DROPOUT: dict[str, Any] = {
+    "hidden_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "layerdrop": 0.0,
+}
+
+
+def _size(width: int, depth: int, heads: int) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+    }
+
+
+def _objective(base: PretrainConfig, layers: int, **ema: Any) -> ObjectiveConfig:
+    """The published objective of a modality with another K and another pace of the teacher."""
+    published = base.objective
+    return replace(published, target=replace(published.target, layers=layers), ema=replace(published.ema, **ema))
+
+
+def _cosine(base: PretrainConfig, lr: float, clip_norm: float) -> OptimConfig:
+    """The published optimizer of a modality with a tenth of warm-up and a cosine to 0."""
+    return replace(
+        base.optim, lr=lr, clip_norm=clip_norm, schedule="cosine", warmup=0.1, init_scale=0.0, final_scale=0.0
+    )
+
+
+PRESETS: Mapping[str, Mapping[str, Callable[[], PretrainConfig]]] = {
+    "audio": {
+        "tiny": audio_tiny,
+        "small": audio_small,
+        "base": v1.audio_base_960h,
+        "audioset": v1.audio_audioset,
+    },
+    "vision": {"tiny": vision_tiny, "small": vision_small, "base": v1.vision_base, "large": v1.vision_large},
+    "text": {"tiny": text_tiny, "small": text_small, "base": v1.text_base},
+}
+
+
+def preset(modality: str, name: str) -> PretrainConfig:
+    """The preset of that name.
+
+    Raises:
+        UserError: unknown; names the known ones.
+    """
+    if modality not in PRESETS:
+        raise UserError(f"unknown modality {modality!r}; known: {', '.join(PRESETS)}")
+    if name not in PRESETS[modality]:
+        raise UserError(f"unknown preset {name!r} for {modality}; known: {', '.join(PRESETS[modality])}")
+    return PRESETS[modality][name]()
