@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from data2vec.data.audio import Sample
 from data2vec.data.config import TextDataConfig
-from data2vec.data.manifest import Manifest, read_columns, read_manifest, read_text
+from data2vec.data.manifest import Manifest, read_columns, read_manifest
 from data2vec.data.sampler import Ints
 from data2vec.data.skips import Skipped
 from data2vec.errors import BadSample, UserError
@@ -46,11 +48,11 @@ class Documents:
         self.ends = per_file if config.documents == "auto" else config.documents
 
     def __iter__(self) -> Iterator[str]:
-        """Non-empty documents, stripped at both ends."""
+        """Non-empty documents, stripped at both ends; of a file that turns out not to be text, those before that."""
         self.skipped = []
         for index in range(len(self.files)):
             try:
-                pieces = self._column() if self.table else self._pieces(_text(self.files, index))
+                pieces = self._column() if self.table else self._pieces(index)
                 found = False
                 for piece in pieces:
                     if piece := piece.strip():
@@ -75,20 +77,23 @@ class Documents:
             raise UserError(f"{self.path}: no column data.column={self.config.column!r} among {', '.join(columns)}")
         return columns[self.config.column]
 
-    def _pieces(self, text: str) -> Iterator[str]:
-        if self.ends == "file":
-            yield text
-        elif self.ends == "line":
-            yield from text.split("\n")
-        else:
-            lines: list[str] = []
-            for line in text.split("\n"):
-                if line.strip():
-                    lines.append(line)
+    def _pieces(self, index: int) -> Iterator[str]:
+        """One file's documents; a file of lines is never in memory as a whole."""
+        opened = self.files.open(index)
+        try:
+            with _reader(opened) as file:
+                if self.ends == "file":
+                    yield file.read()
+                elif self.ends == "line":
+                    yield from file
                 else:
-                    yield "\n".join(lines)
-                    lines = []
-            yield "\n".join(lines)
+                    for filled, lines in groupby(file, key=lambda line: bool(line.strip())):
+                        if filled:
+                            yield "".join(lines)
+        except UnicodeDecodeError as error:
+            raise BadSample(self.files.describe(index), "is not UTF-8 text: convert it") from error
+        except OSError as error:
+            raise BadSample(self.files.describe(index), error.strerror or str(error)) from error
 
 
 class TextData:
@@ -215,14 +220,10 @@ def tokenize(documents: Documents, tokenizer: Tokenizer, folder: Path) -> None:
     os.replace(folder / f"done.{own}", folder / "done.json")
 
 
-def _text(files: Manifest, index: int) -> str:
-    opened = files.open(index)
+def _reader(opened: Path | bytes) -> TextIO:
     if isinstance(opened, Path):
-        return read_text(opened)
-    try:
-        return opened.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise BadSample(files.describe(index), f"is not UTF-8 text (byte {error.start}): convert it") from error
+        return open(opened, encoding="utf-8-sig")
+    return io.TextIOWrapper(io.BytesIO(opened), encoding="utf-8-sig")
 
 
 def _hash(tokenizer: str | None) -> str | None:
