@@ -65,7 +65,9 @@ def collate(rows: Sequence[Any], return_tensors: str | None, field: str) -> Any:
         ragged[:] = arrays
         return ragged
     if len(shapes) > 1:
-        raise UserError(f"{field}: rows of different shape {sorted(shapes)} make no tensor: pass padding=True")
+        raise UserError(
+            f"{field}: rows of different shape {sorted(shapes)} make no tensor: pad (padding=True) or resize them"
+        )
     import torch
 
     if any(is_tensor(row) for row in rows):

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from tokenizers import AddedToken, decoders, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
 from data2vec.errors import UserError
-from data2vec.processing.bpe import build_bpe, load_bpe
+from data2vec.processing.bpe import load_bpe
 from data2vec.processing.encoding import BatchEncoding
 from data2vec.processing.processor import collate, read_json
 from data2vec.processing.special import Token
@@ -94,18 +94,18 @@ class RobertaTokenizer(Tokenizer):
         )
         self.errors, self.add_prefix_space, self.trim_offsets = errors, add_prefix_space, trim_offsets
         self._lock = threading.Lock()
-        if tokenizer_object is not None:
-            self._backend = Backend.from_str(tokenizer_object.to_str())
+        if tokenizer_object is None:
+            self._backend = Backend(models.BPE(*_read(vocab, merges)))
         else:
-            self._backend = build_bpe(*_read(vocab, merges))
-            if isinstance(mask_token, str) and compat:
-                special["mask_token"] = AddedToken(mask_token, special=True, normalized=False)
-            self._add([token for token in special.values() if isinstance(token, AddedToken)], special=True)
-        known = self.get_added_vocab()
-        for _, token in sorted((added_tokens_decoder or {}).items()):
-            if token.content not in known or tokenizer_object is None:
+            self._backend = Backend.from_str(tokenizer_object.to_str())
+        extra = {name: name for name in self.extra_special_tokens}
+        wanted = [token for _, token in sorted((added_tokens_decoder or {}).items())]
+        wanted += [
+            _never_split(token, name == "mask_token" and not compat) for name, token in {**special, **extra}.items()
+        ]
+        for token in wanted:
+            if token.content not in self.get_added_vocab():
                 self._add([token], special=token.special)
-        self._add([token for token in self.all_special_tokens if token not in known], special=True)
         self._backend.decoder = decoders.ByteLevel()
         self._set_prefix_space(add_prefix_space)
 
@@ -343,6 +343,12 @@ _READ: dict[str, Any] = {
     "offset_mapping": lambda row: row.offsets,
     "length": len,
 }
+
+
+def _never_split(token: Token, lstrip: bool) -> AddedToken:
+    if isinstance(token, AddedToken):
+        return token
+    return AddedToken(token, lstrip=lstrip, normalized=False, special=True)
 
 
 def _nested(text: Sequence[Any]) -> bool:
