@@ -17,6 +17,12 @@ if TYPE_CHECKING:  # the same names as in _HOME, for editors and type checkers; 
     from data2vec.models.vision.config import Data2VecVisionConfig as Data2VecVisionConfig
     from data2vec.models.vision.model import Data2VecVisionModel as Data2VecVisionModel
     from data2vec.objectives.v1 import Data2VecObjective as Data2VecObjective
+    from data2vec.processing.audio import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtractor
+    from data2vec.processing.ctc import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
+    from data2vec.processing.speech import Wav2Vec2Processor as Wav2Vec2Processor
+    from data2vec.processing.text import RobertaTokenizer as RobertaTokenizer
+    from data2vec.processing.text import RobertaTokenizerFast as RobertaTokenizerFast
+    from data2vec.processing.vision import BeitImageProcessor as BeitImageProcessor
 
 _HOME = {  # public name -> the module that defines it
     "Data2VecAudioConfig": "data2vec.models.audio.config",
@@ -26,6 +32,12 @@ _HOME = {  # public name -> the module that defines it
     "Data2VecVisionConfig": "data2vec.models.vision.config",
     "Data2VecVisionModel": "data2vec.models.vision.model",
     "Data2VecObjective": "data2vec.objectives.v1",
+    "BeitImageProcessor": "data2vec.processing.vision",
+    "RobertaTokenizer": "data2vec.processing.text",
+    "RobertaTokenizerFast": "data2vec.processing.text",
+    "Wav2Vec2CTCTokenizer": "data2vec.processing.ctc",
+    "Wav2Vec2FeatureExtractor": "data2vec.processing.audio",
+    "Wav2Vec2Processor": "data2vec.processing.speech",
     "UserError": "data2vec.errors",
 }
 
