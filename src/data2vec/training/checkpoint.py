@@ -1,7 +1,7 @@
 """Checkpoints: written beside and renamed, sealed with their sizes, the newest whole one found again.
 
 A checkpoint is a folder ``update-00001000``: the tensors (task, optimizer, statistics) as one torch distributed
-checkpoint, ``rng-<rank>.pt`` for each process, and ``state.json`` (counters, data cursor, sizes of all files), the last.
+checkpoint, ``rng-<rank>.pt`` for each process, and ``state.json`` (counters, data cursor, all sizes), the last.
 """
 
 from __future__ import annotations

@@ -88,8 +88,10 @@ class TrainConfig:
 
     Attributes:
         updates: optimizer steps of the whole run. None with `max_minutes` lets the time decide, and then the schedule
-            follows the share of the time that is used up (a run that cannot be repeated bit for bit).
-        max_minutes: stop after so many minutes of training, resumes included; None is no limit.
+            follows the share of the time that is used up, and `warmup` and `hold` have to be shares (such a run cannot
+            be repeated bit for bit).
+        max_minutes: stop after so many minutes in the loop, evaluations and the time before a resume included; None is
+            no limit.
         clock: what `max_minutes` counts: ``wall`` time, or the ``cpu`` time of this process (all its threads).
         precision: ``auto`` is bf16 where the hardware has it natively, else fp32. Parameters and optimizer stay fp32.
         accumulate: micro-batches that each rank splits its share of a global batch into; changes memory, not numbers.

@@ -103,18 +103,24 @@ def join(device: str = "auto") -> Iterator[World]:
 
 
 class _Anchored(nn.Module):
-    """A task whose loss always has a graph: DDP waits for ever for a rank that had nothing to learn from."""
+    """A task whose loss always has a graph: DDP waits for ever for a rank that had nothing to learn from.
 
-    def __init__(self, task: Task) -> None:
+    Where parameters may be unused, a parameter of its own is the anchor: one of the task's would get a zero gradient,
+    and with it weight decay, in an update that left it out on every rank.
+    """
+
+    def __init__(self, task: Task, find_unused_parameters: bool, device: torch.device) -> None:
         super().__init__()
         assert isinstance(task, nn.Module)
         self.task = task
+        if find_unused_parameters:
+            self.anchor = nn.Parameter(torch.zeros((), device=device))
+        self._anchors = [self.anchor] if find_unused_parameters else [p for p in task.parameters() if p.requires_grad]
 
     def forward(self, batch: Batch) -> TaskOutput:
         output: TaskOutput = self.task(batch)
         if not output.loss_sum.requires_grad:
-            anchor = next(p for p in self.parameters() if p.requires_grad)
-            output.loss_sum = output.loss_sum + 0.0 * anchor.sum()
+            output.loss_sum = output.loss_sum + sum(0.0 * p.sum() for p in self._anchors)
         return output
 
 
@@ -124,7 +130,7 @@ def data_parallel(task: Task, world: World, find_unused_parameters: bool) -> nn.
     if world.size == 1:
         return task
     return DistributedDataParallel(
-        _Anchored(task),
+        _Anchored(task, find_unused_parameters, world.device),
         device_ids=[world.device] if world.device.type == "cuda" else None,
         find_unused_parameters=find_unused_parameters,
         broadcast_buffers=False,

@@ -28,6 +28,8 @@ from data2vec.training.schedules import learning_rate
 from data2vec.training.stopping import Clock, Signals
 from data2vec.training.task import Batch, BatchStream, Task
 
+_TICKS = 1_000_000  # places in the schedule of a run whose length is a time
+
 Reason = Literal["done", "time", "patience", "sigint", "sigterm"]
 
 
@@ -92,7 +94,7 @@ class Trainer:
         diagnose: reads a log record and names a collapse, or returns None.
 
     Raises:
-        UserError: nothing to train, or the task cannot checkpoint activations.
+        UserError: nothing to train, the task cannot checkpoint activations, or a timed run has a warm-up in updates.
     """
 
     def __init__(
@@ -113,6 +115,8 @@ class Trainer:
         self.task, self.module, self.batches = task, task.to(self.world.device), batches
         self.optim, self.config, self.run = optim, config, run
         self.export, self.evaluate, self.diagnose = export, evaluate, diagnose
+        if config.updates is None and (optim.warmup >= 1 or optim.hold >= 1):
+            raise UserError(f"warmup = {optim.warmup:g}, hold = {optim.hold:g}: shares below 1 if `updates` is unset")
         if config.checkpoint_activations:
             _checkpoint_activations(self.module)
         self.optimizer = build_optimizer(self.module, optim)
@@ -272,11 +276,10 @@ class Trainer:
         raise UserError("the data gave no batch: add files, or lower the batch size")
 
     def _rate(self) -> float:
-        update, total = self.progress.update, self.config.updates
-        if total is None:  # the run's length is guessed from the time used: the place in the schedule is exact
-            used = self.world.broadcast(self.clock.used())
-            total = max(update + 1, round(update / used)) if used > 0 else update + 1
-        return learning_rate(self.optim, update, total)
+        if self.config.updates is not None:
+            return learning_rate(self.optim, self.progress.update, self.config.updates)
+        place = int(self.world.broadcast(self.clock.used()) * _TICKS)
+        return learning_rate(self.optim, min(place, _TICKS - 1), _TICKS)
 
     def _control(self) -> Tensor:
         """Wishes of this rank, added over ranks: SIGINT, SIGTERM; of rank 0, whose clock counts: time is up, save."""
