@@ -54,7 +54,7 @@ def build_bpe(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.RobertaProcessing(
-        sep=("</s>", vocab["</s>"]), cls=("<s>", vocab["<s>"]), trim_offsets=True, add_prefix_space=False
+        ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), trim_offsets=True, add_prefix_space=False
     )
     specials = [AddedToken(token, special=True, normalized=token != "<mask>") for token in _FIRST]
     tokenizer.add_special_tokens([*specials, AddedToken("<mask>", special=True, lstrip=True, normalized=False)])
@@ -117,8 +117,11 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     Raises:
         UserError: the tokenizer lacks one.
     """
-    ids = {name: tokenizer.token_to_id(token) for name, token in SPECIAL_TOKENS.items()}
-    missing = [SPECIAL_TOKENS[name] for name, value in ids.items() if value is None]
+    ids: dict[str, int] = {}
+    for name, token in SPECIAL_TOKENS.items():
+        if (known := tokenizer.token_to_id(token)) is not None:
+            ids[name] = known
+    missing = [token for name, token in SPECIAL_TOKENS.items() if name not in ids]
     if missing:
         raise UserError(f"the tokenizer lacks {', '.join(missing)}: not the byte-level BPE of a RoBERTa-like model")
     return ids
