@@ -81,9 +81,10 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, 4))
-        self.embeddings = nn.Linear(4, 4)
+        self.mask_embedding = nn.Parameter(torch.zeros(1, 1, 4))
+        self.frontend = nn.Linear(4, 4)
         self.encoder = nn.Module()
+        self.encoder.positions = nn.Embedding(3, 4)
         self.encoder.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
         self.encoder.layer_norm = nn.LayerNorm(4)
         self.decoder = nn.Linear(4, 4)
@@ -100,8 +101,8 @@ def values(config: OptimConfig, field: str) -> dict[str, float]:
 def test_decay_spares_vectors_and_the_named() -> None:
     decay = values(OptimConfig(weight_decay=0.05), "weight_decay")
     assert {name for name, value in decay.items() if value} == {
-        "mask_token",
-        "embeddings.weight",
+        "mask_embedding",
+        "frontend.weight",
         *(f"encoder.blocks.{i}.weight" for i in range(3)),
         "decoder.weight",
     }
@@ -111,7 +112,7 @@ def test_decay_spares_vectors_and_the_named() -> None:
 
 def test_rate_factors() -> None:
     scale = values(OptimConfig(layer_decay=0.5, lr_scale={"decoder": 3.0}), "lr_scale")
-    assert scale["cls_token"] == scale["embeddings.weight"] == 0.5**4
+    assert scale["cls_token"] == scale["frontend.weight"] == 0.5**4
     assert [scale[f"encoder.blocks.{i}.weight"] for i in range(3)] == [0.5**3, 0.5**2, 0.5]
     assert scale["encoder.layer_norm.weight"] == 1
     assert scale["decoder.bias"] == 3

@@ -28,7 +28,7 @@ class OptimConfig:
         weight_decay: decoupled: p is multiplied by 1 - lr * weight_decay at each step.
         decay: ``matrices`` leaves 1-d parameters, biases and `no_weight_decay` alone; ``all`` is what the released
             audio, text and v2 runs did (algorithms.md 1.8 and P4).
-        no_weight_decay: dotted parts of parameter names that ``matrices`` also leaves alone.
+        no_weight_decay: ends of dotted parameter names that ``matrices`` also leaves alone.
         clip_norm: largest global gradient norm; 0 does not clip.
         schedule: how the rate goes after the warm-up: see `data2vec.training.schedules`.
         warmup: linear warm-up; a whole number of updates if >= 1, a share of the run if below.
@@ -46,7 +46,7 @@ class OptimConfig:
     eps: float = 1e-6
     weight_decay: float = 0.01
     decay: Literal["matrices", "all"] = "matrices"
-    no_weight_decay: tuple[str, ...] = ("cls_token", "position_embeddings", "alibi_scale")
+    no_weight_decay: tuple[str, ...] = ("cls_token", "positions", "positions.weight", "alibi_scale")
     clip_norm: float = 0.0
     schedule: Literal["cosine", "tri_stage", "polynomial", "constant"] = "cosine"
     warmup: float = 0.03

@@ -15,9 +15,7 @@ from data2vec.errors import UserError
 from data2vec.training.config import OptimConfig
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
-_FRONT = re.compile(
-    r"(?:^|\.)(?:frontend|embeddings|\w*_embeddings?|patch_\w+|feature_\w+|cls_token|mask_token|masked_\w+)(?:\.|$)"
-)
+_FRONT = re.compile(r"(?:^|\.)(?:frontend|positions|token_types|cls_token|mask_embedding)(?:\.|$)")
 
 
 class Adam(torch.optim.Optimizer):
@@ -99,7 +97,7 @@ def weight_decays(name: str, parameter: Tensor, config: OptimConfig) -> bool:
     if config.decay == "all":
         return True
     spared = parameter.ndim <= 1 or name.endswith("bias")
-    return not (spared or any(_has_part(name, part) for part in config.no_weight_decay))
+    return not (spared or any(f".{name}".endswith(f".{end}") for end in config.no_weight_decay))
 
 
 def layer_of(name: str, blocks: int) -> int:
