@@ -18,7 +18,7 @@ from data2vec.errors import UserError
 from data2vec.training.config import OptimConfig, TrainConfig
 from data2vec.training.distributed import World, join
 from data2vec.training.run import open_run
-from data2vec.training.task import Batch, TaskOutput
+from data2vec.objectives.task import Batch, TaskOutput
 from data2vec.training.trainer import Result, Trainer
 
 ROWS, STEPS, WIDTH = 8, 5, 6

@@ -24,7 +24,7 @@ from data2vec.objectives.config import ObjectiveConfig
 from data2vec.objectives.losses import regression_loss, resolve_scale
 from data2vec.objectives.targets import average_layers
 from data2vec.objectives.teacher import Teacher
-from data2vec.training.task import Batch, TaskOutput
+from data2vec.objectives.task import Batch, TaskOutput
 
 
 class Data2VecObjective(nn.Module):

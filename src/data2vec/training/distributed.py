@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data2vec.errors import UserError
-from data2vec.training.task import Batch, Task, TaskOutput
+from data2vec.objectives.task import Batch, Task, TaskOutput
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from data2vec.training.precision import LossScale, autocast_dtype
 from data2vec.training.run import RunFolder
 from data2vec.training.schedules import learning_rate
 from data2vec.training.stopping import Clock, Signals
-from data2vec.training.task import Batch, BatchStream, Task
+from data2vec.objectives.task import Batch, BatchStream, Task
 
 _TICKS = 1_000_000  # places in the schedule of a run whose length is a time
 
