@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data2vec.objectives.config import EmaConfig
 from data2vec.training.config import OptimConfig
-from data2vec.training.schedules import learning_rate, linear_anneal
+from data2vec.training.schedules import learning_rate
 
 LEARNING_RATES = {
     "v1_audio_tri_stage": (
@@ -57,7 +58,7 @@ def test_learning_rate_equals_the_original(name: str, tables: dict[str, dict[int
 def test_ema_decay_equals_the_original(name: str, tables: dict[str, dict[int, float]]) -> None:
     start, end, updates = EMA[name]
     for update, expected in tables[name].items():
-        assert linear_anneal(update, start=start, end=end, updates=updates) == pytest.approx(expected, rel=1e-15)
+        assert EmaConfig(start, end, updates).decay(update) == pytest.approx(expected, rel=1e-15)
 
 
 @given(

@@ -1,4 +1,6 @@
-"""Learning-rate and EMA schedules: pure functions of the number of updates done, equal to fairseq's.
+"""Learning-rate schedules: pure functions of the number of updates done, equal to fairseq's.
+
+The teacher's decay has its schedule with the objective (`data2vec.objectives.config.EmaConfig`).
 
 The step that makes update n (1, 2, ...) runs at the value of ``n - 1``, as in fairseq; so a warm-up from 0 spends its
 first update at rate 0.
@@ -72,11 +74,6 @@ def polynomial(
 def constant(update: int, *, peak: float, warmup: int, init_scale: float = 0.0) -> float:
     """`peak` after the warm-up."""
     return _warm(update, peak, warmup, init_scale) if update < warmup else peak
-
-
-def linear_anneal(update: int, *, start: float, end: float, updates: int) -> float:
-    """The EMA decay: linear from `start` to `end` over `updates`, then `end` (fairseq's `get_annealed_rate`)."""
-    return end if update >= updates else end - (end - start) * (1 - update / updates)
 
 
 def learning_rate(config: OptimConfig, update: int, total: int) -> float:
