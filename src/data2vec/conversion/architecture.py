@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -44,12 +44,13 @@ def infer(
     notes: Notes = {}
     try:
         fields = _INFER[modality](tensors, settings, notes)
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise CheckpointError(f"no {modality} model: tensor {error} is missing or has an unexpected shape") from error
+    except CheckpointError:
+        raise
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"no {modality} model: a tensor is missing or has an odd shape ({error})") from error
     for name in overrides:
         notes[name] = f"{overrides[name]} (given)"
-    kind: Callable[..., PretrainedConfig] = _CONFIGS[modality]
-    return kind(**{**fields, **overrides}), notes
+    return CONFIGS[modality](**{**fields, **overrides}), notes
 
 
 def _audio(tensors: Tensors, settings: Settings, notes: Notes) -> dict[str, Any]:
@@ -78,7 +79,8 @@ def _audio(tensors: Tensors, settings: Settings, notes: Notes) -> dict[str, Any]
     if "lm_head.weight" in tensors:
         fields["vocab_size"] = tensors["lm_head.weight"].shape[0]
     stored = {
-        "hidden_dropout": "dropout", "attention_dropout": "attention_dropout", "activation_dropout": "activation_dropout",
+        "hidden_dropout": "dropout", "attention_dropout": "attention_dropout",
+        "activation_dropout": "activation_dropout",
         "layerdrop": "encoder_layerdrop", "feat_proj_dropout": "dropout_input",
     }  # fmt: skip
     return fields | _rates(settings, stored, notes)
@@ -132,7 +134,11 @@ def _vision(tensors: Tensors, settings: Settings, notes: Notes) -> dict[str, Any
 
 
 _INFER = {"audio": _audio, "text": _text, "vision": _vision}
-_CONFIGS = {"audio": Data2VecAudioConfig, "text": Data2VecTextConfig, "vision": Data2VecVisionConfig}
+CONFIGS: dict[str, type[PretrainedConfig]] = {
+    "audio": Data2VecAudioConfig,
+    "text": Data2VecTextConfig,
+    "vision": Data2VecVisionConfig,
+}
 
 
 def _count(tensors: Tensors, template: str) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data2vec.conversion.errors import CheckpointError
 from data2vec.conversion.report import Report
-from data2vec.conversion.tables import BEIT, FAIRSEQ_AUDIO, FAIRSEQ_TEXT, Table, split_qkv
+from data2vec.conversion.tables import BEIT, FAIRSEQ_AUDIO, FAIRSEQ_TEXT, TEXT_HEAD, Table, split_qkv
 from data2vec.conversion.values import Settings, plain
 
 _NOT_WEIGHTS = {
@@ -26,7 +26,7 @@ _NOT_WEIGHTS = {
     "args": "settings: read for what no shape shows",
     "cfg": "settings: read for what no shape shows",
 }
-_CTC_MODEL, _CTC_HEAD = "w2v_encoder.w2v_model.", "w2v_encoder.proj."
+CTC_MODEL = "w2v_encoder.w2v_model."
 _TEXT_HEADS = "classification_heads."
 
 
@@ -109,7 +109,7 @@ def recognize(model: Mapping[str, Any]) -> Original | None:
     Raises:
         CheckpointError: names of a relative that is no data2vec (wav2vec 2.0, HuBERT).
     """
-    names = {str(name).removeprefix(_CTC_MODEL) for name in model}
+    names = {str(name).removeprefix(CTC_MODEL) for name in model}
     if "feature_extractor.conv_layers.0.0.weight" in names and "encoder.layers.0.fc1.weight" in names:
         if "encoder.pos_conv.0.0.weight" not in names:
             raise CheckpointError(
@@ -149,7 +149,7 @@ def translate(layout: Original, parts: Parts, report: Report, head: str | None =
     averaged = {layout.ema_prefix + str(name): value for name, value in teacher.items()}
     found |= _translate(layout, averaged, report, "teacher.", None)
     for name, value in parts.rest.items():
-        if name not in ("model_ema",):
+        if name != "model_ema" and _holds_something(value):
             report.dropped[f"({name})"] = _NOT_WEIGHTS.get(str(name), f"no weights ({type(value).__name__})")
     return found
 
@@ -160,8 +160,8 @@ def _translate(
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         label = f"{owner}{name}"
-        upgraded = layout.table.upgrade(name.removeprefix(_CTC_MODEL))
-        ours = layout.table.ours(_task_head(upgraded, head))
+        upgraded = layout.table.upgrade(name.removeprefix(CTC_MODEL))
+        ours = layout.table.ours(upgraded.replace(f"{_TEXT_HEADS}{head}.", f"{_TEXT_HEADS}{TEXT_HEAD}."))
         if not isinstance(tensor, Tensor):
             report.dropped[label] = f"no tensor ({type(tensor).__name__})"
         elif why := layout.table.why_dropped(upgraded):
@@ -179,18 +179,13 @@ def _translate(
     return found
 
 
+def _holds_something(value: Any) -> bool:
+    return value is not None and not (isinstance(value, Mapping | list | tuple) and not value)
+
+
 def _width(state: Mapping[str, Any]) -> int:
     token = state.get("cls_token")
     return token.shape[-1] if isinstance(token, Tensor) else 0
-
-
-def _task_head(name: str, head: str | None) -> str:
-    """A task's head under the name that the published classes give it."""
-    if name.startswith(_CTC_HEAD):
-        return "lm_head." + name.removeprefix(_CTC_HEAD)
-    if head is not None and name.startswith(f"{_TEXT_HEADS}{head}."):
-        return "classifier." + name.removeprefix(f"{_TEXT_HEADS}{head}.")
-    return name
 
 
 def _choose_head(state: Mapping[str, Any], wanted: str | None) -> str | None:

@@ -143,10 +143,12 @@ FAIRSEQ_AUDIO = Table(
         ("encoder.layer_norm", "encoder.norm"),
         ("layer_norm", "frontend.norm"),
         ("final_proj", "predictor"),
+        ("w2v_encoder.proj", "lm_head"),
     ],
     old=[("final_proj.0", "final_proj")],
 )
 
+TEXT_HEAD = "sentence_classification_head"  # what fairseq's GLUE recipe calls it
 _SENTENCE = "encoder.sentence_encoder"
 FAIRSEQ_TEXT = Table(
     rows=[
@@ -154,8 +156,9 @@ FAIRSEQ_TEXT = Table(
         (f"{_SENTENCE}.embed_positions", "encoder.positions"),
         (f"{_SENTENCE}.layernorm_embedding", "encoder.norm"),
         *_post_norm_layer(f"{_SENTENCE}.layers.{{}}"),
-        ("encoder.regression_head", "predictor"),
+        ("encoder.regression_head.{}", "predictor.{}"),
         ("encoder.lm_head", "lm_head"),
+        (f"classification_heads.{TEXT_HEAD}", "classifier"),
     ],
     old=[
         ("decoder", "encoder"),

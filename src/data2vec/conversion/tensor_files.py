@@ -63,7 +63,7 @@ def read_source(path: str | Path) -> Source:
         path = found[0]
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    config = _read_json(path.parent / "config.json") if (path.parent / "config.json").is_file() else None
+    config = read_json(path.parent / "config.json") if (path.parent / "config.json").is_file() else None
     if path.name.endswith(".index.json"):
         content, records = _read_shards(path)
     elif path.suffix == ".safetensors":
@@ -132,7 +132,7 @@ def _raw(tensor: Tensor) -> memoryview:
 
 
 def _read_shards(index: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    where = (_read_json(index)).get("weight_map")
+    where = (read_json(index)).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise CheckpointError(f"{index}: no weight_map of tensor name -> file name")
     tensors: dict[str, Tensor] = {}
@@ -158,7 +158,12 @@ def _tensors_of(source: Source) -> Iterator[tuple[str, Tensor]]:
     yield from ((str(name), value) for name, value in source.content.items() if isinstance(value, Tensor))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of bounded size.
+
+    Raises:
+        CheckpointError: too large, not JSON, or no object.
+    """
     if path.stat().st_size > _MAX_INDEX:
         raise CheckpointError(
             f"{path}: {path.stat().st_size} bytes of JSON are too many for a configuration or an index"

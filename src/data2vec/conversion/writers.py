@@ -1,0 +1,175 @@
+"""Our models as files of the original implementations: the same outer structure, names, order and kinds of objects."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data2vec.conversion.checkpoint import Checkpoint
+from data2vec.conversion.errors import CheckpointError
+from data2vec.conversion.originals import AUDIO, CTC_MODEL, TEXT, VISION, Original
+from data2vec.conversion.tables import fuse_qkv
+from data2vec.models.vision.config import Data2VecVisionConfig
+from data2vec.nn.positions import relative_position_index
+
+_LAYOUTS = {layout.modality: layout for layout in (AUDIO, TEXT, VISION)}
+
+
+def write_original(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a ``.pt`` that fairseq loads (speech, text) or a ``.pth`` that the BEiT fork loads (images).
+
+    Raises:
+        CheckpointError: the model has something for which the original has no place.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    torch.save(original_content(checkpoint), partial)
+    partial.replace(path)
+
+
+def original_content(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `write_original` saves."""
+    layout = _LAYOUTS[checkpoint.modality]
+    tensors = _student(checkpoint)
+    model: dict[str, Any] = _renamed(layout, tensors)
+    model |= _recomputed(checkpoint, model)
+    teacher = _teacher(checkpoint, layout, model)
+    model = {_wrap(name, checkpoint): model[name] for name in sorted(model, key=lambda name: _order(layout, name))}
+    if layout is VISION:
+        args = argparse.Namespace(**_mapping(checkpoint.settings.get("args")) or _vision_args(checkpoint))
+        return {"model": model, **({"model_ema": teacher} if teacher else {}), "epoch": 0, "args": args}
+    if teacher:
+        model[_wrap(layout.ema, checkpoint)] = teacher
+    return {
+        "args": None,
+        "cfg": _mapping(checkpoint.settings.get("cfg")) or _fairseq_settings(checkpoint),
+        "model": model,
+        "criterion": None,
+        "optimizer_history": [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
+        "task_state": {},
+        "extra_state": {},
+        "last_optimizer_state": None,
+    }
+
+
+def _student(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Base model, heads and predictor, under our names; what only transformers' layout has is folded in."""
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("teacher.")}
+    types = tensors.pop("encoder.token_types.weight", None)
+    if types is not None and types.count_nonzero():
+        if len(types) > 1:
+            raise CheckpointError(f"{len(types)} token types: fairseq's model has none")
+        tensors["encoder.positions.weight"] = tensors["encoder.positions.weight"] + types
+        checkpoint.report.made["encoder.positions.weight"] = (
+            "with the one token type added, which fairseq does not have"
+        )
+    tensors.pop("pooler.weight" if checkpoint.modality == "text" else "", None)
+    tensors.pop("pooler.bias" if checkpoint.modality == "text" else "", None)
+    return tensors
+
+
+def _renamed(layout: Original, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    renamed = {}
+    for name, tensor in (fuse_qkv(tensors) if layout.table.fused else tensors).items():
+        theirs = layout.table.original(name)
+        if theirs is None:
+            raise CheckpointError(f"{name}: {layout.name} has no place for it")
+        renamed[theirs] = tensor
+    return renamed
+
+
+def _recomputed(checkpoint: Checkpoint, model: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Buffers that the original keeps and we compute."""
+    if checkpoint.modality == "text":
+        return {"encoder.sentence_encoder.version": torch.Tensor([3])}
+    made = {}
+    if isinstance(checkpoint.config, Data2VecVisionConfig):
+        for name in model:
+            if name.endswith("relative_position_bias_table"):
+                index = relative_position_index(*checkpoint.config.grid)
+                made[name.replace("_bias_table", "_index")] = index.clone()
+    return made
+
+
+def _teacher(checkpoint: Checkpoint, layout: Original, student: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The teacher under the names of its nested dict; what ours does not average is the student's, in the same type."""
+    names = {name.removeprefix("teacher."): t for name, t in checkpoint.tensors.items() if name.startswith("teacher.")}
+    if not names:
+        return {}
+    names.pop("encoder.token_types.weight", None)
+    given = _renamed(layout, {name: t for name, t in names.items() if layout is VISION or name.startswith(_AVERAGED)})
+    dtype = next(iter(given.values())).dtype
+    whole = {}
+    for name in sorted(student, key=lambda name: _order(layout, name)):
+        if name.startswith(layout.ema_prefix):
+            tensor = given.get(name, student[name])
+            whole[name.removeprefix(layout.ema_prefix)] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return whole
+
+
+_AVERAGED = ("encoder.", "frontend.words.")  # what fairseq's nested dicts can hold
+
+
+def _order(layout: Original, name: str) -> tuple[int, ...]:
+    if name.endswith("sentence_encoder.version"):
+        return (-1,)
+    if name.endswith("relative_position_index"):  # right after its table
+        return (*layout.table.order(name.replace("_index", "_bias_table")), 1)
+    return layout.table.order(name)
+
+
+def _wrap(name: str, checkpoint: Checkpoint) -> str:
+    """Fine-tuned speech models stand inside another."""
+    wrapped = checkpoint.modality == "audio" and "lm_head.weight" in checkpoint.tensors
+    return CTC_MODEL + name if wrapped and not name.startswith("w2v_encoder.") else name
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _fairseq_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The settings that fairseq needs to build the model, for a model that did not come from there."""
+    c: Any = checkpoint.config
+    if checkpoint.modality == "text":
+        encoder = {
+            "embed_dim": c.hidden_size, "ffn_embed_dim": c.intermediate_size, "layers": c.num_hidden_layers,
+            "attention_heads": c.num_attention_heads, "learned_pos": True,
+        }  # fmt: skip
+        transformer = {
+            "dropout": c.hidden_dropout_prob, "attention_dropout": c.attention_probs_dropout_prob, "encoder": encoder,
+            "layernorm_embedding": True, "no_scale_embedding": True, "max_source_positions": c.max_length,
+        }  # fmt: skip
+        model = {"_name": "data2vec_text", "max_positions": c.max_length, "head_layers": 2, "transformer": transformer}
+        return {"model": model, "task": {"_name": "masked_lm"}}
+    layers = list(zip(c.conv_dim, c.conv_kernel, c.conv_stride, strict=True))
+    pretrained = {
+        "_name": "data2vec_audio", "extractor_mode": "layer_norm", "encoder_layers": c.num_hidden_layers,
+        "encoder_embed_dim": c.hidden_size, "encoder_ffn_embed_dim": c.intermediate_size,
+        "encoder_attention_heads": c.num_attention_heads, "dropout": c.hidden_dropout,
+        "attention_dropout": c.attention_dropout, "activation_dropout": c.activation_dropout,
+        "encoder_layerdrop": c.layerdrop, "dropout_input": c.feat_proj_dropout, "conv_feature_layers": str(layers),
+        "conv_bias": c.conv_bias, "conv_pos": c.conv_pos_kernel_size * c.num_conv_pos_embeddings,
+        "conv_pos_groups": c.num_conv_pos_embedding_groups, "pos_conv_depth": c.num_conv_pos_embeddings,
+    }  # fmt: skip
+    task = {"_name": "audio_pretraining", "normalize": True}
+    if "lm_head.weight" not in checkpoint.tensors:
+        return {"model": pretrained, "task": task}
+    return {
+        "model": {"_name": "wav2vec_ctc", "w2v_args": {"model": pretrained, "task": task}},
+        "task": {"_name": "audio_finetuning", "normalize": True},
+    }
+
+
+def _vision_args(checkpoint: Checkpoint) -> dict[str, Any]:
+    c: Any = checkpoint.config
+    return {
+        "input_size": c.image_shape[0], "rel_pos_bias": c.use_relative_position_bias,
+        "shared_rel_pos_bias": c.use_shared_relative_position_bias, "abs_pos_emb": c.use_absolute_position_embeddings,
+        "layer_scale_init_value": c.layer_scale_init_value, "drop_path": c.drop_path_rate,
+    }  # fmt: skip
