@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from data2vec.errors import UserError
+from data2vec.objectives.task import Batch, TaskOutput
 from data2vec.training.config import OptimConfig, TrainConfig
 from data2vec.training.distributed import World, join
-from data2vec.training.run import open_run
-from data2vec.objectives.task import Batch, TaskOutput
+from data2vec.training.run import RunFolder, open_run
 from data2vec.training.trainer import Result, Trainer
 
 ROWS, STEPS, WIDTH = 8, 5, 6
@@ -133,8 +133,6 @@ def train(
     if world.first:
         open_run(out, {"optim": optim, "train": config}, resume=resume)
     world.barrier()
-    from data2vec.training.run import RunFolder
-
     stream = batches or ToyBatches(world)
     trainer = Trainer(task or ToyTask(), stream, optim, config, RunFolder(out), world=world, **(hooks or {}))
     return trainer.fit(resume)
