@@ -214,6 +214,6 @@ class _Requests(Sampler[Request]):
 
 
 def _in_worker(worker: int) -> None:
-    """The training process decides when to stop; its signal handlers, inherited by a fork, mean nothing here."""
+    """The training process decides when to stop, and needs its workers until it has: signals to all are its alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers and Ctrl-C reach the whole process group

@@ -100,7 +100,7 @@ def text_tiny() -> PretrainConfig:
             **_size(128, depth=4, heads=4), vocab_size=4000, max_position_embeddings=66, mask_token_id=None
         ),
         objective=_objective(base, layers=3, anneal_updates=updates * 3 // 4),
-        data=TextDataConfig(block_size=64, blocks="document", vocab_size=4000, batch_tokens=32 * 64),
+        data=TextDataConfig(block_size=64, blocks="complete", vocab_size=4000, batch_tokens=32 * 64),
         optim=_cosine(base, lr=1e-3, clip_norm=2.0),
         train=TrainConfig(updates=updates),
     )
