@@ -38,8 +38,9 @@ def probability(default: float) -> Any:
 
 
 def check_fields(owner: Any, label: str | None = None) -> None:
-    """Check every field of a dataclass against its annotation and its range; lists become tuples, integers become
-    floats.
+    """Check every field of a dataclass against its annotation and its range.
+
+    Lists become tuples, integers become floats.
 
     Args:
         owner: a dataclass instance; frozen ones are set through ``object.__setattr__``.
@@ -213,8 +214,10 @@ class PretrainedConfig:
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> Self:
-        """Read ``config.json`` from a folder, a file or a hub id. Keyword arguments override fields or go to the
-        hub."""
+        """Read ``config.json`` from a folder, a file or a hub id.
+
+        Keyword arguments override fields or say where to look on the hub.
+        """
         from data2vec.hub import HUB_ARGUMENTS, resolve
 
         hub = {key: overrides.pop(key) for key in list(overrides) if key in HUB_ARGUMENTS}
@@ -229,8 +232,10 @@ class PretrainedConfig:
         return cls.from_dict(values, **overrides)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values, ready for ``config.json``. Fields at a default that the published format lacks are
-        left out."""
+        """Everything as JSON values, ready for ``config.json``.
+
+        Fields at a default that the published format lacks are left out.
+        """
         values: dict[str, Any] = {"model_type": self.model_type}
         for item in fields(self):
             value = getattr(self, item.name)

@@ -37,8 +37,9 @@ class LoadReport:
 
 
 class PreTrainedModel(nn.Module):
-    """Base of all models. A subclass names its configuration, its table of tensor names and how a module is
-    initialised.
+    """Base of all models.
+
+    A subclass names its configuration, its table of tensor names and how a module is initialised.
 
     Attributes:
         config_class: the configuration's class.
@@ -162,8 +163,9 @@ class PreTrainedModel(nn.Module):
             torch_dtype: older name of `dtype`.
             ignore_mismatched_sizes: initialise tensors of another shape anew instead of refusing.
             output_loading_info: also return the `LoadReport`.
-            options: configuration fields to override (``num_labels=3``, ``attn_implementation="eager"``, ``compat="transformers"``),
-                and where to look: ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``subfolder``.
+            options: configuration fields to override (``num_labels=3``, ``attn_implementation="eager"``,
+                ``compat="transformers"``), and where to look: ``revision``, ``cache_dir``, ``token``,
+                ``local_files_only``, ``subfolder``.
 
         Returns:
             The model in eval mode; with `output_loading_info` the pair (model, `LoadReport`).

@@ -1,7 +1,6 @@
-"""What models return: dataclasses with attribute, key and integer access; unpacking and integers skip fields that are
-None.
+"""What models return: dataclasses with attribute, key and integer access.
 
-Shapes: B batch, T frames or tokens, H hidden size, P patches.
+Unpacking and integers skip fields that are None. Shapes: B batch, T frames or tokens, H hidden size, P patches.
 """
 
 from __future__ import annotations

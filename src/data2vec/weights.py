@@ -37,7 +37,7 @@ def read_file(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as handle:
-                return {name: handle.get_tensor(name) for name in handle.keys()}
+                return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no dict)
         values = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise UserError(f"{file} is cut short or no weight file: {_first_line(error)}") from error
@@ -67,8 +67,10 @@ def _read_index(index: Path) -> dict[str, Tensor]:
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor], max_shard_bytes: int) -> None:
-    """Write ``model.safetensors``, or shards with an index once `max_shard_bytes` is passed. Each file is written
-    beside and renamed."""
+    """Write ``model.safetensors``, or shards with an index once `max_shard_bytes` is passed.
+
+    Each file is written beside and renamed.
+    """
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in weights.items():

@@ -1,8 +1,7 @@
-"""Tensor names: ours on the left, the published ones (transformers 5.x) on the right; one bijective table of renames a
-modality.
+"""Tensor names: ours on the left, the published ones (transformers 5.x) on the right.
 
-``{}`` stands for a layer number. A rule renames whole dotted segments at the start of a name. `LEGACY` rows are older
-spellings that are read, never written. Pure renames, no arithmetic: what is stored is what is computed with.
+One bijective table of renames a modality. ``{}`` stands for a layer number. A rule renames whole dotted segments at the
+start of a name. `legacy` rows are older spellings that are read, never written. Pure renames, no arithmetic: what is stored is what is computed with.
 """
 
 from __future__ import annotations

@@ -57,8 +57,10 @@ def attend_eager(
     causal: bool = False,
     head_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same written out; also returns the weights (B, H, T, S), which `head_mask`, broadcastable to them,
-    multiplies."""
+    """The same written out; also returns the weights (B, H, T, S).
+
+    `head_mask`, broadcastable to the weights, multiplies them.
+    """
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
     if bias is not None:
         scores = scores + bias
@@ -148,11 +150,10 @@ class Attention(nn.Module):
         return (key, value) if cache is None else cache.append(key, value)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
 
     def _distance_bias(self, query: Tensor, key: Tensor) -> Tensor:
-        """``q . E[i - j + max - 1]`` (``+ k . E`` for relative_key_query), scaled as the scores are (transformers
-        4.x)."""
+        """``q . E[i - j + max - 1]`` (``+ k . E`` for relative_key_query), scaled as the scores (transformers 4.x)."""
         queries, keys = query.shape[-2], key.shape[-2]
         rows = torch.arange(keys - queries, keys, device=query.device)[:, None]
         offset = (self.distance.num_embeddings - 1) // 2

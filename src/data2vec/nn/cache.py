@@ -27,7 +27,8 @@ class LayerCache:
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Stored keys and values."""
-        assert self.key is not None and self.value is not None
+        assert self.key is not None
+        assert self.value is not None
         return self.key, self.value
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

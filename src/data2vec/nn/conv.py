@@ -46,7 +46,7 @@ def strided_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) ->
     out: Tensor = _ShiftedProducts.apply(rows, matrix)  # type: ignore[no-untyped-call]
     if bias is not None:
         out = out + bias
-    return out.unflatten(0, (batch, frames // stride))
+    return out.view(batch, frames // stride, -1)
 
 
 def _shift(rows: Tensor, by: int) -> Tensor:

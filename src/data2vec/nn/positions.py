@@ -60,8 +60,7 @@ class RelativePositionBias(nn.Module):
         self.table = nn.Parameter(torch.zeros((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, heads))
 
     def forward(self, grid: tuple[int, int] | None = None) -> Tensor:
-        """The bias (1, H, P + 1, P + 1) on `grid`; on another grid than the table's own the offsets are
-        interpolated."""
+        """The bias (1, H, P + 1, P + 1) on `grid`; other grids interpolate the offsets."""
         grid = grid or self.grid
         index = relative_position_index(*grid).to(self.table.device)
         table = self._resized(grid) if grid != self.grid else self.table
@@ -87,6 +86,16 @@ def relative_position_index(rows: int, columns: int) -> Tensor:
     index[1:, 1:] = patches
     index[0, :], index[:, 0], index[0, 0] = count, count + 1, count + 2
     return index
+
+
+def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
+    """Fixed positions of a grid, (rows * columns, D): sine and cosine of the column in the first half of the channels,
+    of the row in the second (MAE, `get_2d_sincos_pos_embed`)."""
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    quarter = width // 4
+    rates = 10_000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    angles = [axis.reshape(-1, 1) * rates for axis in (x, y)]
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1).float()
 
 
 def text_positions(

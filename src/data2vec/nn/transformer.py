@@ -1,14 +1,15 @@
 """The one Transformer: v1 and v2, student and teacher, speech, images and text all run these blocks.
 
-Shapes: B batch, T tokens, D width, H heads. A block's *feed-forward output* is the output of its second linear, before dropout,
-residual and norm (times its layer scale, where a block has one): the target that data2vec regresses for speech and text
-(arXiv 2202.03555, section 3.3).
+Shapes: B batch, T tokens, D width, H heads. A block's *feed-forward output* is the output of its second linear, before
+dropout, residual and norm (times its layer scale, where a block has one): the target that data2vec regresses for speech
+and text (arXiv 2202.03555, section 3.3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        return self.fc2(self.dropout(self.activation(self.fc1(x))))
+        out: Tensor = self.fc2(self.dropout(self.activation(self.fc1(x))))
+        return out
 
 
 class DropPath(nn.Module):
@@ -138,9 +140,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=config.eps)
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(drop_path)
-        scaled = config.layer_scale is not None
-        self.scale1 = nn.Parameter(torch.full((config.width,), config.layer_scale)) if scaled else None
-        self.scale2 = nn.Parameter(torch.full((config.width,), config.layer_scale)) if scaled else None
+        scale = config.layer_scale
+        self.scale1 = None if scale is None else nn.Parameter(torch.full((config.width,), scale))
+        self.scale2 = None if scale is None else nn.Parameter(torch.full((config.width,), scale))
 
     def forward(
         self,
@@ -197,8 +199,7 @@ def _attention(config: TransformerConfig, context_width: int | None) -> Attentio
 
 
 class Transformer(nn.ModuleList):
-    """A stack of blocks; indexing gives the blocks, so their names are ``blocks.{i}`` where a model calls the stack
-    `blocks`."""
+    """A stack of blocks; their names are ``blocks.{i}`` where a model calls the stack `blocks`."""
 
     def __init__(self, config: TransformerConfig) -> None:
         rates = torch.linspace(0, config.drop_path, config.depth, dtype=torch.float64, device="cpu").tolist()
@@ -240,7 +241,7 @@ class Transformer(nn.ModuleList):
                 # A skipped block still counts: layers keep their index, whatever was dropped.
                 done = BlockOutput(x, torch.zeros_like(x))
             else:
-                options = {
+                options: dict[str, Any] = {
                     "causal": causal,
                     "context": context,
                     "context_bias": context_bias,

@@ -70,8 +70,9 @@ class EmaConfig:
 
 @dataclass(frozen=True)
 class CollapseConfig:
-    """When a run counts as collapsed (algorithms of arXiv 2202.03555, section 6; `data2vec_audio.py`). 0 switches a
-    check off.
+    """When a run counts as collapsed (arXiv 2202.03555, section 6; fairseq `data2vec_audio.py`).
+
+    0 switches a check off.
 
     Attributes:
         min_target_var: least variance of the targets.
@@ -93,8 +94,7 @@ class CollapseConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """data2vec 1: mask, student, teacher, targets, loss (spec of the original: fairseq `data2vec_audio.py`,
-    `data2vec_text.py`).
+    """data2vec 1: mask, student, teacher, targets, loss (fairseq `data2vec_audio.py`, `data2vec_text.py`).
 
     Attributes:
         target: what is regressed.
@@ -117,8 +117,7 @@ class ObjectiveConfig:
 
     @classmethod
     def audio(cls) -> ObjectiveConfig:
-        """Published values for speech (`base_librispeech.yaml`): squared error, instance norm, K 8, positions
-        copied."""
+        """Published values for speech (`base_librispeech.yaml`): squared error, instance norm, K 8."""
         return cls(ema=EmaConfig(copied=("encoder.positions",)))
 
     @classmethod
@@ -134,8 +133,7 @@ class ObjectiveConfig:
 
     @classmethod
     def vision(cls) -> ObjectiveConfig:
-        """Published values for images (README of the BEiT fork): blocks' ends, layer norm before and after the mean,
-        beta 2, K 6."""
+        """Published values for images (README of the BEiT fork): blocks' ends, layer norms, beta 2, K 6."""
         return cls(
             target=TargetConfig(layers=6, source="block", layer_norm="layer", final_norm="layer"),
             ema=EmaConfig(start=0.9998, end=0.9998, anneal_updates=0, scope="all"),

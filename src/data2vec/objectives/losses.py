@@ -7,8 +7,9 @@ from torch import Tensor
 
 
 def regression_loss(pred: Tensor, target: Tensor, *, beta: float, scale: float) -> Tensor:
-    """Loss of each token: smooth L1 or squared error, summed over dimensions, times `scale` (paper section 3.3,
-    equation 2).
+    """Loss of each token: smooth L1 or squared error, summed over dimensions, times `scale`.
+
+    Paper, section 3.3, equation 2.
 
     Args:
         pred: (N, D).

@@ -65,8 +65,8 @@ class Teacher(nn.Module):
         if averaged[0]:
             torch._foreach_lerp_(averaged[0], averaged[1], 1.0 - decay)
         buffers = dict(student.named_buffers())
-        for name, mine in self.encoder.named_buffers():
-            taken[0].append(mine)
+        for name, buffer in self.encoder.named_buffers():
+            taken[0].append(buffer)
             taken[1].append(buffers[name])
         if taken[0]:
             torch._foreach_copy_(taken[0], taken[1])

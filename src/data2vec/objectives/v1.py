@@ -1,5 +1,4 @@
-"""data2vec 1 (arXiv 2202.03555): a student sees a masked input and predicts the teacher's averaged top layers of the
-whole input.
+"""data2vec 1 (arXiv 2202.03555): a student sees a masked input and predicts the teacher's top layers.
 
     task = Data2VecObjective(Data2VecAudioModel(config), ObjectiveConfig.audio())
     for update, batch in enumerate(batches, start=1):        # batch: input_values (B, samples), mask (B, T) bool
@@ -23,8 +22,8 @@ from data2vec.objectives.collapse import position_share, position_sums, variance
 from data2vec.objectives.config import ObjectiveConfig
 from data2vec.objectives.losses import regression_loss, resolve_scale
 from data2vec.objectives.targets import average_layers
-from data2vec.objectives.teacher import Teacher
 from data2vec.objectives.task import Batch, TaskOutput
+from data2vec.objectives.teacher import Teacher
 
 
 class Data2VecObjective(nn.Module):
@@ -94,7 +93,7 @@ class Data2VecObjective(nn.Module):
     def after_step(self, update: int) -> dict[str, float]:
         """The teacher follows the student, once an optimizer step (P2); returns the decay used."""
         decay = self.config.ema.decay(update)
-        self.teacher.follow(self.student, decay)  # type: ignore[arg-type]
+        self.teacher.follow(self.student, decay)
         return {"ema_decay": decay}
 
     def summarize(self, sums: Mapping[str, Tensor]) -> dict[str, float]:

@@ -29,8 +29,7 @@ class ConvLayer(nn.Module):
 
 
 class AudioFrontend(nn.Module):
-    """Seven convolutions, then norm and projection to the Transformer's width (wav2vec 2.0's feature extractor,
-    layer-norm mode)."""
+    """Seven convolutions, then norm and projection (wav2vec 2.0's feature extractor, layer-norm mode)."""
 
     def __init__(self, config: Data2VecAudioConfig) -> None:
         super().__init__()

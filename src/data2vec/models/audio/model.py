@@ -23,8 +23,7 @@ from data2vec.outputs import AudioModelOutput
 
 
 class AudioEncoder(nn.Module):
-    """Positional convolution, norm, dropout, post-norm blocks (fairseq `TransformerEncoder` with
-    ``layer_norm_first=False``)."""
+    """Positional convolution, norm, dropout, post-norm blocks (fairseq `TransformerEncoder`)."""
 
     def __init__(self, config: Data2VecAudioConfig) -> None:
         super().__init__()
@@ -121,17 +120,15 @@ class Data2VecAudioModel(Data2VecAudioPreTrainedModel):
         return LayerOutputs(done.output, done.blocks, done.ffns)
 
     def frame_padding(self, attention_mask: Tensor | None, frames: int) -> Tensor | None:
-        """Sample mask (B, samples), 1 = valid -> frame padding (B, frames), True = padding; None when nothing is
-        padded.
+        """Sample mask (B, samples), 1 = valid -> frame padding (B, frames), True = padding.
 
-        A frame is valid when its whole receptive field is: ``config.frames`` of the valid samples, wherever the padding
-        stands.
+        None when nothing is padded. A frame is valid when its whole receptive field is: the first ``config.frames(n)``
+        frames of n valid samples.
         """
         if attention_mask is None:
             return None
         lengths = self.feature_lengths(attention_mask.long().sum(dim=1))
-        padding = torch.arange(frames, device=attention_mask.device)[None] >= lengths[:, None]
-        return padding
+        return torch.arange(frames, device=attention_mask.device)[None] >= lengths[:, None]
 
     def feature_lengths(self, samples: Tensor) -> Tensor:
         """Valid samples -> valid frames, elementwise; at least 0."""

@@ -1,5 +1,4 @@
-"""Configuration of data2vec for text. Defaults are the documented ones; `Data2VecTextConfig.base()` is the published
-model's."""
+"""Configuration of data2vec for text. Defaults are the documented ones; `base()` is the published model's."""
 
 from __future__ import annotations
 
@@ -59,7 +58,8 @@ class Data2VecTextConfig(PretrainedConfig):
             )
         self.require(
             self.max_position_embeddings > self.pad_token_id + 1,
-            f"max_position_embeddings {self.max_position_embeddings} leaves no position after pad_token_id {self.pad_token_id}",
+            f"max_position_embeddings {self.max_position_embeddings} leaves no position after "
+            f"pad_token_id {self.pad_token_id}",
         )
 
     @property
@@ -69,8 +69,7 @@ class Data2VecTextConfig(PretrainedConfig):
 
     @classmethod
     def base(cls) -> Data2VecTextConfig:
-        """The architecture of the published text base model (vocabulary 50 265, 514 positions, one token type, eps
-        1e-5)."""
+        """The architecture of the published text base model."""
         return cls(
             vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, mask_token_id=50264
         )

@@ -1,5 +1,7 @@
-"""`Data2VecTextModel`: token ids -> contextual tokens (RoBERTa's architecture). Shapes: B batch, L tokens, H hidden
-size."""
+"""`Data2VecTextModel`: token ids -> contextual tokens (RoBERTa's architecture).
+
+Shapes: B batch, L tokens, H hidden size.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ class TextEncoder(nn.Module):
             words = words + self.token_types.weight[0]
         else:
             words = words + self.token_types(token_type_ids)
-        return self.dropout(self.norm(words))
+        dropped: Tensor = self.dropout(self.norm(words))
+        return dropped
 
     def forward(self, x: Tensor, bias: Tensor | None = None, **options: Any) -> TransformerOutput:
         """First block's input (B, L, H) and padding bias -> the blocks' outputs."""
@@ -123,8 +126,7 @@ class Data2VecTextModel(Data2VecTextPreTrainedModel):
         self.frontend.words = table
 
     def embed(self, batch: Mapping[str, Tensor]) -> Tokens:
-        """``input_ids`` (B, L) -> word embeddings; what equals `pad_token_id` or has ``attention_mask`` 0 is
-        padding."""
+        """``input_ids`` (B, L) -> word embeddings; ``attention_mask`` 0, or else `pad_token_id`, is padding."""
         ids, attention_mask = batch["input_ids"], batch.get("attention_mask")
         padding = ids == self.config.pad_token_id if attention_mask is None else attention_mask == 0
         return Tokens(self.frontend(ids), padding)
@@ -226,10 +228,10 @@ class Data2VecTextModel(Data2VecTextPreTrainedModel):
     def _padding(
         self, input_ids: Tensor | None, attention_mask: Tensor | None, words: Tensor, past: int
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Padding of the new tokens, for positions (B, L), and of all keys, for attention (B, past + L); None where
-        unknown.
+        """Padding of the new tokens, for positions (B, L), and of all keys, for attention (B, past + L).
 
-        Without attention mask, positions still skip `pad_token_id`, but padding is attended, as documented.
+        None where unknown. Without attention mask, positions still skip `pad_token_id`, but padding is attended,
+        as documented.
         """
         if attention_mask is None:
             return (None if input_ids is None else input_ids == self.config.pad_token_id), None

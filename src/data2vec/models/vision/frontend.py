@@ -16,14 +16,16 @@ class VisionFrontend(nn.Module):
         self.projection = nn.Conv2d(config.num_channels, config.hidden_size, self.patch, stride=self.patch)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(B, C, height, width) -> patches (B, rows * columns, H) and (rows, columns); a rest beyond whole patches is
-        cut off."""
-        rows, columns = pixels.shape[2] // self.patch[0], pixels.shape[3] // self.patch[1]
-        pixels = pixels[:, :, : rows * self.patch[0], : columns * self.patch[1]]
-        patches = pixels.unflatten(3, (columns, self.patch[1])).unflatten(
-            2, (rows, self.patch[0])
-        )  # (B, C, r, ph, c, pw)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, P, C * ph * pw)
+        """(B, C, height, width) -> patches (B, rows * columns, H) and the grid (rows, columns).
+
+        A rest beyond whole patches is cut off.
+        """
+        batch, channels = pixels.shape[:2]
+        high, wide = self.patch
+        rows, columns = pixels.shape[2] // high, pixels.shape[3] // wide
+        pixels = pixels[:, :, : rows * high, : columns * wide]
+        patches = pixels.reshape(batch, channels, rows, high, columns, wide).permute(0, 2, 4, 1, 3, 5)
+        patches = patches.reshape(batch, rows * columns, channels * high * wide)
         embedded = nn.functional.linear(
             patches.to(self.projection.weight.dtype), self.projection.weight.flatten(1), self.projection.bias
         )

@@ -1,5 +1,7 @@
-"""`Data2VecVisionModel`: pixels -> contextual patches (BEiT's architecture). Shapes: B batch, P patches, H hidden
-size."""
+"""`Data2VecVisionModel`: pixels -> contextual patches (BEiT's architecture).
+
+Shapes: B batch, P patches, H hidden size.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,7 @@ Grid = tuple[int, int]
 
 
 class VisionEncoder(nn.Module):
-    """CLS token, optional absolute positions, relative position bias (one table for all blocks, one a block, or both),
-    pre-norm blocks."""
+    """CLS token, optional absolute positions, relative position bias, pre-norm blocks."""
 
     def __init__(self, config: Data2VecVisionConfig) -> None:
         super().__init__()
@@ -48,20 +49,23 @@ class VisionEncoder(nn.Module):
         x = torch.cat([self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
         if self.positions is not None:
             x = x + self.resized_positions(grid)
-        return self.dropout(x)
+        dropped: Tensor = self.dropout(x)
+        return dropped
 
     def resized_positions(self, grid: Grid) -> Tensor:
         """The absolute positions (1, P + 1, H), interpolated (bicubic) to `grid`."""
         assert self.positions is not None
         if grid == self.grid:
             return self.positions
-        table = self.positions[:, 1:].unflatten(1, self.grid).permute(0, 3, 1, 2)
+        table = self.positions[:, 1:].view(1, *self.grid, -1).permute(0, 3, 1, 2)
         table = F.interpolate(table, size=grid, mode="bicubic", align_corners=False)
         return torch.cat([self.positions[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
 
     def bias(self, grid: Grid) -> Bias:
-        """What is added to the attention scores on `grid`: (1, heads, P + 1, P + 1), one for all blocks or one a
-        block."""
+        """What is added to the attention scores on `grid`: (1, heads, P + 1, P + 1).
+
+        One for all blocks, or a list with one a block (where both kinds of table are on, their sum).
+        """
         shared = None if self.shared_bias is None else self.shared_bias(grid)
         if not self.biases:
             return shared
@@ -142,8 +146,10 @@ class Data2VecVisionModel(Data2VecVisionPreTrainedModel):
         return Tokens(features, grid=grid)
 
     def contextualize(self, tokens: Tokens, mask: Tensor | None = None) -> LayerOutputs:
-        """Patches, hidden where `mask` (B, P) is True -> all blocks' outputs, CLS first; `output` has passed the final
-        norm."""
+        """Patches, hidden where `mask` (B, P) is True -> all blocks' outputs, CLS first.
+
+        `output` has passed the final norm.
+        """
         assert tokens.grid is not None
         x = self.encoder.input(self._hide(tokens.features, mask), tokens.grid)
         done = self.encoder(x, tokens.grid, blocks=True, ffns=True)
