@@ -38,7 +38,9 @@ def test_a_value_out_of_range_is_the_config_s_own_error() -> None:
         parse(Arguments, ["--name", "x", "--inner.rate", "-1"], prog="p")
 
 
-@pytest.mark.parametrize("argv", [[], ["--name", "x", "--inner.rat", "1"], ["--name", "x", "--inner.rate", "y"]], ids=str)
+@pytest.mark.parametrize(
+    "argv", [[], ["--name", "x", "--inner.rat", "1"], ["--name", "x", "--inner.rate", "y"]], ids=str
+)
 def test_what_does_not_parse_is_explained_with_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         parse(Arguments, argv, prog="p")

@@ -23,7 +23,9 @@ def test_the_command_gets_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None
     assert seen == [["audio", "--out", "x"]]
 
 
-def test_user_error_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_error_is_one_line_and_status_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def command(argv: list[str]) -> None:
         raise UserError("no such folder: ./x\n  create it")
 

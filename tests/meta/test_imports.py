@@ -68,7 +68,7 @@ def imports(file: Path, *, everywhere: bool = True) -> Iterator[str]:
                 yield from (f"{module}.{alias.name}" for alias in node.names)
             case ast.ImportFrom():
                 yield "."
-            case (ast.FunctionDef() | ast.AsyncFunctionDef()) if not everywhere:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() if not everywhere:
                 continue
             case ast.If(test=ast.Name(id="TYPE_CHECKING")) if not everywhere:
                 todo.extend(node.orelse)
@@ -100,14 +100,18 @@ def test_rooms_import_only_what_the_architecture_allows(file: Path) -> None:
             assert room == FOREIGN[package], f"{module_name(file)} must not import {package}"
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f.stem in ("__init__", "config", "configuration")], ids=module_name)
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if f.stem in ("__init__", "config", "configuration")], ids=module_name
+)
 def test_configs_and_packages_name_no_torch(file: Path) -> None:
     assert not [name for name in imports(file, everywhere=False) if name.split(".")[0] == "torch"]
 
 
 def test_the_rules_catch_a_breach(tmp_path: Path) -> None:
     file = tmp_path / "breach.py"
-    file.write_text("def f():\n    from data2vec.training import trainer\nif True:\n    import torch.nn\nfrom . import x\n")
+    file.write_text(
+        "def f():\n    from data2vec.training import trainer\nif True:\n    import torch.nn\nfrom . import x\n"
+    )
     assert set(imports(file)) == {"data2vec.training.trainer", "torch.nn", "."}
     assert set(imports(file, everywhere=False)) == {"torch.nn", "."}
     assert allows("models.*.config.*", "models.audio.config.Data2VecAudioConfig")

@@ -16,7 +16,9 @@ HOME = data2vec._HOME
 LIGHT = sorted(
     name
     for _, name, is_package in pkgutil.walk_packages(data2vec.__path__, "data2vec.")
-    if is_package or name.rpartition(".")[2] in ("config", "configuration", "errors") or name.startswith("data2vec.recipes")
+    if is_package
+    or name.rpartition(".")[2] in ("config", "configuration", "errors")
+    or name.startswith("data2vec.recipes")
 )
 
 
@@ -36,7 +38,9 @@ def test_public_name_is_importable_and_documented(name: str) -> None:
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(data2vec.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    seen = {alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    seen = {
+        alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
     assert seen == HOME
     assert {*HOME} <= {*dir(data2vec)} & {*data2vec.__all__}
 
@@ -54,7 +58,8 @@ def test_light_modules_load_no_torch() -> None:
 
 def test_import_is_quick() -> None:
     """A generous bound, for a busy machine; benchmarks/import_time.py measures (the target is 50 ms)."""
-    code = "import sys, time; t = time.perf_counter(); import data2vec; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    imports = "import sys, time; t = time.perf_counter(); import data2vec;"
+    code = f"{imports} print(time.perf_counter() - t, 'torch' in sys.modules)"
     seconds, torch_loaded = run_python(code).split()
     assert torch_loaded == "False"
     assert float(seconds) < 0.5

@@ -48,4 +48,6 @@ def test_links_inside_the_repository_lead_somewhere() -> None:
 
 def test_the_version_is_in_the_changelog_or_unreleased() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"## [{data2vec.__version__}]" in changelog or ("dev" in data2vec.__version__ and "## [Unreleased]" in changelog)
+    assert f"## [{data2vec.__version__}]" in changelog or (
+        "dev" in data2vec.__version__ and "## [Unreleased]" in changelog
+    )
