@@ -1,7 +1,8 @@
 """Tensor names: ours on the left, the published ones (transformers 5.x) on the right.
 
 One bijective table of renames a modality. ``{}`` stands for a layer number. A rule renames whole dotted segments at the
-start of a name. `legacy` rows are older spellings that are read, never written. Pure renames, no arithmetic: what is stored is what is computed with.
+start of a name. `legacy` rows are older spellings that are read, never written. Pure renames, no arithmetic: what is
+stored is what is computed with.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def average_layers(layers: Sequence[Tensor], config: TargetConfig, padding_mask:
 def normalize(x: Tensor, kind: str, padding_mask: Tensor | None = None) -> Tensor:
     """One norm without parameters, biased variance, eps 1e-5; padded tokens do not count where `padding_mask` is given.
 
-    ``layer`` over D; ``instance`` over T, for each item and channel; ``batch`` over B and T, for each channel; ``group``
-    over B and D, for each frame (fairseq's ``group_norm_target_layer``).
+    ``layer`` over D; ``instance`` over T, for each item and channel; ``batch`` over B and T, for each channel;
+    ``group`` over B and D, for each frame (fairseq's ``group_norm_target_layer``).
     """
     if kind == "none":
         return x
