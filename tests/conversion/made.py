@@ -70,11 +70,13 @@ def ctc_content(dump: Dump, symbols: int = 7) -> Dump:
 
 def foreign(monkeypatch: pytest.MonkeyPatch, module: str, name: str, state: Any) -> Any:
     """An object of a class that is not installed, so that torch.save writes its name into the pickle."""
-    made = types.ModuleType(module)
-    kind = type(name, (), {"__module__": module})
-    setattr(made, name, kind)
-    monkeypatch.setitem(sys.modules, module, made)
-    value = kind()
+    for package in (module.partition(".")[0], module):
+        if package not in sys.modules:
+            monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    home = sys.modules[module]
+    if not hasattr(home, name):
+        setattr(home, name, type(name, (), {"__module__": module}))
+    value = getattr(home, name)()
     value.__dict__.update(state)
     return value
 

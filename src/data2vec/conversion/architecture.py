@@ -18,6 +18,7 @@ from data2vec.models.vision.config import Data2VecVisionConfig
 
 Tensors = Mapping[str, Tensor]
 Notes = dict[str, str]
+Given = Mapping[str, Any]
 _HEAD_WIDTH = 64  # of every published model
 _MAX_LAYERS = 1000
 _CONV_STRIDE = (5, 2, 2, 2, 2, 2, 2)
@@ -43,7 +44,7 @@ def infer(
     """
     notes: Notes = {}
     try:
-        fields = _INFER[modality](tensors, settings, notes)
+        fields = _INFER[modality](tensors, settings, overrides, notes)
     except CheckpointError:
         raise
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
@@ -53,7 +54,7 @@ def infer(
     return CONFIGS[modality](**{**fields, **overrides}), notes
 
 
-def _audio(tensors: Tensors, settings: Settings, notes: Notes) -> dict[str, Any]:
+def _audio(tensors: Tensors, settings: Settings, given: Given, notes: Notes) -> dict[str, Any]:
     convs = _count(tensors, "frontend.convs.{}.conv.weight")
     kernels = [tensors[f"frontend.convs.{i}.conv.weight"] for i in range(convs)]
     width = tensors["frontend.projection.weight"].shape[0]
@@ -63,10 +64,10 @@ def _audio(tensors: Tensors, settings: Settings, notes: Notes) -> dict[str, Any]
     fields: dict[str, Any] = {
         **_blocks(tensors),
         "hidden_size": width,
-        "num_attention_heads": _heads(width, settings.whole("encoder_attention_heads"), notes),
+        "num_attention_heads": _heads(width, settings.whole("encoder_attention_heads"), given, notes),
         "conv_dim": tuple(kernel.shape[0] for kernel in kernels),
         "conv_kernel": tuple(kernel.shape[2] for kernel in kernels),
-        "conv_stride": _strides(settings.text("conv_feature_layers"), convs, notes),
+        "conv_stride": _strides(settings.text("conv_feature_layers"), convs, given, notes),
         "conv_bias": "frontend.convs.0.conv.bias" in tensors,
         "num_conv_pos_embeddings": positions,
         "layer_norm_eps": 1e-5,
@@ -86,14 +87,14 @@ def _audio(tensors: Tensors, settings: Settings, notes: Notes) -> dict[str, Any]
     return fields | _rates(settings, stored, notes)
 
 
-def _text(tensors: Tensors, settings: Settings, notes: Notes) -> dict[str, Any]:
+def _text(tensors: Tensors, settings: Settings, given: Given, notes: Notes) -> dict[str, Any]:
     vocabulary, width = tensors["frontend.words.weight"].shape
     paths = ("transformer.encoder.attention_heads", "encoder_attention_heads")
     fields = {
         **_blocks(tensors),
         "hidden_size": width,
         "vocab_size": vocabulary,
-        "num_attention_heads": _heads(width, settings.whole(*paths), notes),
+        "num_attention_heads": _heads(width, settings.whole(*paths), given, notes),
         "max_position_embeddings": tensors["encoder.positions.weight"].shape[0],
         "type_vocab_size": 1,
         "layer_norm_eps": 1e-5,
@@ -106,12 +107,12 @@ def _text(tensors: Tensors, settings: Settings, notes: Notes) -> dict[str, Any]:
     return fields | _rates(settings, {k: f"transformer.{v}" for k, v in stored.items()}, notes)
 
 
-def _vision(tensors: Tensors, settings: Settings, notes: Notes) -> dict[str, Any]:
+def _vision(tensors: Tensors, settings: Settings, given: Given, notes: Notes) -> dict[str, Any]:
     width, channels, *patch = tensors["frontend.projection.weight"].shape
     shared, own = "encoder.shared_bias.table" in tensors, "encoder.biases.0.table" in tensors
     table = tensors.get("encoder.shared_bias.table", tensors.get("encoder.biases.0.table"))
-    heads = table.shape[1] if table is not None else _heads(width, settings.whole("num_heads"), notes)
-    grid = _grid(table, tensors.get("encoder.positions"), settings, patch)
+    heads = table.shape[1] if table is not None else _heads(width, settings.whole("num_heads"), given, notes)
+    grid = _grid(table, tensors.get("encoder.positions"), settings, patch) if "image_size" not in given else (1, 1)
     scaled = "encoder.blocks.0.scale1" in tensors
     fields = {
         **_blocks(tensors),
@@ -155,8 +156,10 @@ def _blocks(tensors: Tensors) -> dict[str, int]:
     return {"num_hidden_layers": depth, "intermediate_size": tensors["encoder.blocks.0.mlp.fc1.weight"].shape[0]}
 
 
-def _heads(width: int, stored: int | None, notes: Notes) -> int:
+def _heads(width: int, stored: int | None, given: Given, notes: Notes) -> int:
     """No shape shows the number of heads."""
+    if "num_attention_heads" in given:
+        return int(given["num_attention_heads"])
     if stored is not None and width % stored == 0:
         notes["num_attention_heads"] = f"{stored} (stored settings)"
         return stored
@@ -174,8 +177,10 @@ def _rates(settings: Settings, stored: Mapping[str, str], notes: Notes) -> dict[
     return found
 
 
-def _strides(spec: str | None, count: int, notes: Notes) -> tuple[int, ...]:
+def _strides(spec: str | None, count: int, given: Given, notes: Notes) -> tuple[int, ...]:
     """Strides from ``"[(512, 10, 5)] + [(512, 3, 2)] * 4 + ..."``, which the original evaluates and we only read."""
+    if "conv_stride" in given:
+        return tuple(given["conv_stride"])
     layers = _conv_layers(spec) if spec else None
     if layers is not None and len(layers) == count:
         notes["conv_stride"] = "stored settings"

@@ -167,9 +167,12 @@ def _translate(
         elif why := layout.table.why_dropped(upgraded):
             report.dropped[label] = why
         elif ours is None:
-            report.dropped[label] = "unknown name: not part of data2vec"
-        elif layout is VISION and ours.startswith("predictor.") and len(tensor) != _width(state):
-            report.dropped[label] = f"a head of {len(tensor)} classes (BEiT's visual tokens), not data2vec's"
+            other = upgraded.startswith(_TEXT_HEADS)
+            report.dropped[label] = "another head was chosen" if other else "unknown name: not part of data2vec"
+        elif layout is VISION and ours.startswith("predictor.") and tensor.shape[:1] != (_width(state),):
+            report.dropped[label] = (
+                f"a head of {tensor.shape[0] if tensor.dim() else 0} classes (BEiT's visual tokens), not data2vec's"
+            )
         else:
             parts = split_qkv(ours, tensor) if layout.table.fused else {ours: tensor}
             if clash := sorted(set(parts) & {key.removeprefix(owner) for key in found}):
@@ -185,7 +188,7 @@ def _holds_something(value: Any) -> bool:
 
 def _width(state: Mapping[str, Any]) -> int:
     token = state.get("cls_token")
-    return token.shape[-1] if isinstance(token, Tensor) else 0
+    return token.shape[-1] if isinstance(token, Tensor) and token.dim() else 0
 
 
 def _choose_head(state: Mapping[str, Any], wanted: str | None) -> str | None:

@@ -96,7 +96,7 @@ def split_qkv(name: str, tensor: Tensor) -> dict[str, Tensor]:
     """One ``...attention.qkv.weight`` (3 D, D) or ``.bias`` (3 D,) -> q, k and v, views of it."""
     if ".attention.qkv." not in name:
         return {name: tensor}
-    if tensor.shape[0] % 3:
+    if not tensor.dim() or tensor.shape[0] % 3:
         raise CheckpointError(f"{name}: {tuple(tensor.shape)} cannot be q, k and v in one")
     parts = tensor.chunk(3)
     return {name.replace(".qkv.", f".{letter}_proj."): part for letter, part in zip("qkv", parts, strict=True)}
