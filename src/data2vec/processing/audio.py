@@ -181,6 +181,7 @@ class Wav2Vec2FeatureExtractor:
     def _clip(self, source: Any, i: int, rate: int | None, resample_to: bool, mix_down: bool) -> Any:
         """One clip as a float32 vector at the extractor's rate."""
         if _is_file(source):
+            source = source.read() if hasattr(source, "read") else source
             info = audio_info(source)
             name = source if isinstance(source, (str, Path)) else f"raw_speech[{i}]"
             self._check_rate(info.rate, resample_to, f"{name}: ")

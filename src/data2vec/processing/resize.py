@@ -1,7 +1,8 @@
-"""Resizing with Pillow's results, on whatever device a picture lies.
+"""Resizing as Pillow does it, on whatever device a picture lies.
 
-A resize is two matrix products, one an axis. With Pillow's own fixed-point weights as whole numbers in float64 every
-sum is exact, so that the result is Pillow's, bit for bit, in any order of summation.
+Arrays, and tensors on the CPU, go through Pillow. Elsewhere a resize is two matrix products, one an axis: with Pillow's
+own fixed-point weights as whole numbers in float64 every sum is exact, so that each product is Pillow's, bit for bit.
+Columns come first, then rows; Pillow 13 turns that round for some shapes, which moves a few values by rounding.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ _PRECISION = 2.0**22
 """Pillow's weights of 8-bit pictures are whole multiples of 1 / 2^22 (Resample.c, PRECISION_BITS)."""
 
 
+_F54, _F46 = float(np.float32(0.54)), float(np.float32(0.46))  # Pillow's constants are single precision
+
+
 def _cubic(x: float) -> float:
     x = abs(x)
     if x < 1:
@@ -42,7 +46,7 @@ def _lanczos(x: float) -> float:
 
 def _hamming(x: float) -> float:
     x = abs(x)
-    return 0.0 if x >= 1 else _sinc(x) * (0.54 + 0.46 * math.cos(math.pi * x))
+    return 0.0 if x >= 1 else _sinc(x) * (_F54 + _F46 * math.cos(math.pi * x))
 
 
 _FILTERS: dict[int, tuple[Callable[[float], float], float]] = {  # Pillow's number -> kernel, half its width
@@ -88,9 +92,7 @@ def resize(image: Any, size: tuple[int, int], resample: int, name: str) -> Any:
     if resample == 0:
         resized = resize_nearest(eight_bit, size)
     else:
-        resized = (
-            _resize_tensor(eight_bit, size, resample) if is_tensor(image) else _resize_array(eight_bit, size, resample)
-        )
+        resized = (resize_tensor if is_tensor(image) else _resize_array)(eight_bit, size, resample)
     if not scaled:
         return resized
     if is_tensor(resized):
@@ -126,8 +128,15 @@ def _resize_array(image: npt.NDArray[Any], size: tuple[int, int], resample: int)
     return resized[None] if resized.ndim == 2 else np.moveaxis(resized, -1, 0)
 
 
-def _resize_tensor(image: torch.Tensor, size: tuple[int, int], resample: int) -> torch.Tensor:
-    """(C, H, W) uint8, columns first and rows then, rounded to 8 bits after each, as Pillow does."""
+def resize_tensor(image: torch.Tensor, size: tuple[int, int], resample: int) -> torch.Tensor:
+    """(C, H, W) uint8 on its device: through Pillow on the CPU, by `resize_by_products` elsewhere."""
+    if image.device.type != "cpu":
+        return resize_by_products(image, size, resample)
+    return image.new_tensor(_resize_array(image.numpy(), size, resample))
+
+
+def resize_by_products(image: torch.Tensor, size: tuple[int, int], resample: int) -> torch.Tensor:
+    """(C, H, W) uint8, columns first and rows then, rounded to 8 bits after each."""
     values = image.double()
     for axis in (2, 1):
         weights = values.new_tensor(_matrix(values.shape[axis], size[axis - 1], resample))

@@ -80,7 +80,7 @@ def read_settings(folder: Path, classes: Sequence[str]) -> dict[str, Any]:
             for token, index in legacy.items()
         }
     for name, value in settings.items():
-        if name.endswith("_token"):
+        if name.endswith("_token") and isinstance(value, (str, dict)):  # not the switch add_bos_token
             settings[name] = parse_token(value)
     settings["extra_special_tokens"] = [str(parse_token(token)) for token in settings.get("extra_special_tokens") or ()]
     return {**settings, "added_tokens_decoder": added}

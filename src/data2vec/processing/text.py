@@ -153,7 +153,9 @@ class RobertaTokenizer(Tokenizer):
 
     def _add(self, tokens: Sequence[Token], special: bool) -> int:
         add = self._backend.add_special_tokens if special else self._backend.add_tokens
-        return int(add(list(tokens)))
+        before = len(self)
+        add(list(tokens))
+        return len(self) - before  # the backend counts tokens that the vocabulary had too
 
     def _id_of(self, token: str) -> int:
         index = self._backend.token_to_id(token)

@@ -99,6 +99,14 @@ class BeitImageProcessor:
             if not isinstance(value, Mapping) or not all(isinstance(n, int) and n > 0 for n in value.values()):
                 raise UserError(f"{name}={value!r}: expected a positive integer or a dict of them")
             setattr(self, name, dict(value))
+        for name in ("image_mean", "image_std"):
+            value = getattr(self, name)
+            numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+            if not all(isinstance(number, (int, float)) for number in numbers) or (
+                name == "image_std" and 0 in numbers
+            ):
+                raise UserError(f"{name}={value!r}: expected a number or one a channel, none of them 0 for image_std")
+            setattr(self, name, numbers if isinstance(value, (list, tuple)) else value)
         if not {"height", "width"} <= self.crop_size.keys():
             raise UserError(f"crop_size={self.crop_size}: height and width are needed")
         if self.resample not in range(6):
