@@ -323,9 +323,7 @@ def test_roberta_lengths(bpe: Path, pairs: bool, padding: Any, truncation: Any, 
 
 def test_roberta_on_real_sentences(roberta: tuple[RobertaTokenizer, Any], data_dir: Path) -> None:
     ours, theirs = roberta
-    lines = (data_dir / "wikitext2").rglob("*.txt")
-    text = [line for file in lines for line in file.read_text(encoding="utf-8").splitlines()[:400]]
-    assert len(text) > 100
+    text = (data_dir / "wikitext2" / "wiki.valid.tokens").read_text(encoding="utf-8").splitlines()[:800]
     alike(ours(text, padding=True), theirs(text, padding=True))
     for kind in ("pt", "np"):
         same(ours(text[:9], padding=True, return_tensors=kind), theirs(text[:9], padding=True, return_tensors=kind))
@@ -468,11 +466,11 @@ def test_label_maps(beit: type, data_dir: Path) -> None:
     for call in ({}, {"do_reduce_labels": True}, {"do_center_crop": True, "crop_size": {"height": 300, "width": 100}}):
         theirs = beit()(picture, labels.copy(), **call)
         same(BeitImageProcessor(compat="transformers")(picture, labels, **call), theirs)
-        assert len(np.unique(theirs["labels"][0])) > len(np.unique(labels)) + 5, "classes that were never there"
         found = BeitImageProcessor()(picture, labels, **call)["labels"][0]
         reduced = {255 if label in (0, 255) else label - 1 for label in np.unique(labels)}
         allowed = reduced if call.get("do_reduce_labels") else {*np.unique(labels)}
         assert {*np.unique(found)} <= allowed | {255}
+        assert {*np.unique(theirs["labels"][0])} - allowed - {0, 255}, "transformers makes up classes"
     same(BeitImageProcessor()(picture, labels, do_resize=False), beit()(picture, labels.copy(), do_resize=False))
 
 
