@@ -89,8 +89,10 @@ def relative_position_index(rows: int, columns: int) -> Tensor:
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
-    """Fixed positions of a grid, (rows * columns, D): sine and cosine of the column in the first half of the channels,
-    of the row in the second (MAE, `get_2d_sincos_pos_embed`)."""
+    """Fixed positions of a grid, (rows * columns, D) (MAE, `get_2d_sincos_pos_embed`).
+
+    Sine and cosine of the column in the first half of the channels, of the row in the second.
+    """
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     quarter = width // 4
     rates = 10_000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
@@ -99,7 +101,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
 
 
 def text_positions(
-    padding_mask: Tensor | None, shape: tuple[int, int], pad_id: int, device: torch.device, past: int = 0
+    padding_mask: Tensor | None, shape: tuple[int, int], pad_id: int, device: torch.device, past: int | Tensor = 0
 ) -> Tensor:
     """RoBERTa positions (B, L): ``pad_id + 1 + rank`` among the valid tokens, `pad_id` on padding.
 
@@ -108,7 +110,7 @@ def text_positions(
         shape: (B, L).
         pad_id: the padding id, where counting starts.
         device: of the result.
-        past: valid tokens before these ones.
+        past: valid tokens before these ones, of all rows or of each (B, 1).
     """
     if padding_mask is None:
         return (torch.arange(shape[1], device=device) + pad_id + 1 + past).expand(shape)

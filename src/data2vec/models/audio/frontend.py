@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data2vec.errors import UserError
 from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.nn.activations import activation
 from data2vec.nn.conv import strided_conv
@@ -51,6 +53,43 @@ class AudioFrontend(nn.Module):
         """(B, samples) -> features (B, T, hidden_size) and normalised convolution features (B, T, conv_dim[-1])."""
         normed = self.norm(self.convolve(waveform))
         return self.projection(normed), normed
+
+    def lengths(self, samples: Tensor) -> Tensor:
+        """Valid samples -> valid frames, elementwise; at least 0."""
+        return self.raw_lengths(samples).clamp(min=0)
+
+    def raw_lengths(self, samples: Tensor) -> Tensor:
+        """The same formula below one frame too: 0 or less, as the reference uses it."""
+        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
+            samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
+        return samples
+
+    def padding(self, attention_mask: Tensor, frames: int) -> Tensor:
+        """Sample mask (B, samples), 1 = valid -> frame padding (B, frames), True = padding.
+
+        A frame is valid when its whole receptive field is, on whichever side the padding stands: n valid samples in a
+        row have ``config.frames(n)`` of them. The reference always puts the valid frames first, and takes a row
+        without any for one that is full.
+        """
+        position = torch.arange(frames, device=attention_mask.device)
+        if self.config.is_compatible:
+            valid = self.raw_lengths(attention_mask.long().sum(dim=1))
+            return position >= torch.where(valid > 0, valid, frames + valid)[:, None]
+        field, start = self.config.receptive_field, position * self.config.inputs_to_logits_ratio
+        before = F.pad(attention_mask.long().cumsum(dim=1), (1, 0))
+        return before[:, start + field] - before[:, start] < field
+
+    def check(self, waveform: Tensor, attention_mask: Tensor | None) -> None:
+        """Refuse what is no batch of waveforms of at least one frame, or a mask of another shape."""
+        shape = tuple(waveform.shape)
+        if waveform.dim() != 2:
+            raise UserError(f"input_values must be (batch, samples), not of shape {shape}")
+        if self.config.frames(shape[1]) < 1:
+            raise UserError(
+                f"input_values has {shape[1]} samples, too short for one frame: pad it or leave the clip out"
+            )
+        if attention_mask is not None and attention_mask.shape != shape:
+            raise UserError(f"attention_mask has shape {tuple(attention_mask.shape)}, input_values {shape}")
 
     def reset_parameters(self) -> None:
         """Uniform +-1/sqrt(in) projection, as published."""

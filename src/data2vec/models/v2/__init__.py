@@ -1,0 +1,1 @@
+"""data2vec 2: one context encoder, three front doors."""
