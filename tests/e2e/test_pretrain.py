@@ -83,6 +83,24 @@ def test_from_files_to_a_model(modality: str, files: dict[str, Path], tmp_path: 
     assert Path(settings["source"]) == files[modality]
 
 
+@pytest.mark.parametrize("modality", MODELS)
+def test_transformers_loads_what_was_trained(modality: str, files: dict[str, Path], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is the oracle here")
+    assert pretrain(modality, files[modality], tmp_path / "run", "--train.updates", "1") == 0
+    folder = tmp_path / "run" / "model"
+    theirs, report = getattr(transformers, MODELS[modality].__name__).from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    ours = MODELS[modality].from_pretrained(folder)
+    name, value = {
+        "audio": ("input_values", torch.randn(2, 4000)),
+        "vision": ("pixel_values", torch.randn(2, 3, 32, 32)),
+        "text": ("input_ids", torch.randint(5, 200, (2, 20))),
+    }[modality]
+    with torch.no_grad():
+        mine, other = (model.eval()(**{name: value}).last_hidden_state for model in (ours, theirs))
+    torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+
+
 def test_the_tokenizer_lies_beside_the_model_and_fits_it(files: dict[str, Path], tmp_path: Path) -> None:
     assert pretrain("text", files["text"], tmp_path / "run", "--train.updates", "1") == 0
     tokenizer = load_bpe(tmp_path / "run" / "model")

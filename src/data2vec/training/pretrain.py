@@ -150,7 +150,7 @@ def build_encoder(config: PretrainConfig) -> Data2VecAudioModel | Data2VecVision
         case Data2VecVisionConfig() as model:
             return Data2VecVisionModel(model)
         case Data2VecTextConfig() as model:
-            return Data2VecTextModel(model, add_pooling_layer=False)
+            return Data2VecTextModel(model)  # with its pooler, untrained: others expect its tensors in a saved model
 
 
 def mask_collator(config: PretrainConfig, samples: Data) -> Collator:

@@ -1,0 +1,146 @@
+"""Frozen features of a saved model: its folder and labelled files in, probes' scores out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data2vec.data.manifest import read_text
+from data2vec.data.text import TEXT_SUFFIXES
+from data2vec.errors import UserError
+from data2vec.evaluation.labelled import Item, Labelled, read_labelled
+from data2vec.evaluation.probe import ProbeResult, extract_features, knn_probe, linear_probe
+from data2vec.models.audio.model import Data2VecAudioModel
+from data2vec.models.text.model import Data2VecTextModel
+from data2vec.models.vision.model import Data2VecVisionModel
+from data2vec.processing.audio import Wav2Vec2FeatureExtractor
+from data2vec.processing.pixels import IMAGE_SUFFIXES
+from data2vec.processing.text import RobertaTokenizer
+from data2vec.processing.vision import BeitImageProcessor
+from data2vec.processing.waveform import AUDIO_SUFFIXES, load_waveform
+
+Model = Data2VecAudioModel | Data2VecTextModel | Data2VecVisionModel
+Prepare = Callable[[Sequence[Item]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Scores on the held-out items.
+
+    Attributes:
+        linear: logistic regression.
+        neighbours: vote of the nearest training items.
+        items: training and held-out items.
+        classes: how many there are.
+    """
+
+    linear: ProbeResult
+    neighbours: ProbeResult
+    items: tuple[int, int]
+    classes: int
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A model with what prepares its input.
+
+    Attributes:
+        model: the encoder.
+        prepare: items -> a batch.
+        suffixes: endings of the files it reads.
+        text: the column of a table that holds text; None for files.
+    """
+
+    model: Model
+    prepare: Prepare
+    suffixes: frozenset[str]
+    text: str | None = None
+
+
+def open_frozen(folder: str | Path) -> Frozen:
+    """A model of any modality from its folder or hub id.
+
+    Raises:
+        UserError: no model, or of a kind that has no probe.
+    """
+    config = Path(folder) / "config.json"
+    kind = json.loads(read_text(config)).get("model_type") if config.is_file() else None
+    match kind:
+        case "data2vec-audio":
+            extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder)
+            return Frozen(Data2VecAudioModel.from_pretrained(folder), _audio(extractor), frozenset(AUDIO_SUFFIXES))
+        case "data2vec-vision":
+            processor = BeitImageProcessor.from_pretrained(folder)
+            return Frozen(Data2VecVisionModel.from_pretrained(folder), _vision(processor), frozenset(IMAGE_SUFFIXES))
+        case "data2vec-text":
+            model = Data2VecTextModel.from_pretrained(folder)
+            tokenizer = RobertaTokenizer.from_pretrained(folder)
+            return Frozen(model, _text(tokenizer, model.config.max_length), TEXT_SUFFIXES, text="text")
+    raise UserError(f"{folder}: no config.json of a data2vec model there; give the folder `model` of a run")
+
+
+def probe_folder(frozen: Frozen, source: Path, *, column: str = "label", batch_size: int = 16, seed: int = 0) -> Probes:
+    """Linear and k-NN probe of frozen features on labelled files.
+
+    Args:
+        frozen: as `open_frozen` returns it.
+        source: see `data2vec.evaluation.labelled.read_labelled`.
+        column: of a table, the labels.
+        batch_size: items a forward pass.
+        seed: of the cross-validation and, where the source has no split, of the held-out items.
+
+    Raises:
+        UserError: what `source` lacks, or a file that cannot be read.
+    """
+    train, dev = read_labelled(source, frozen.suffixes, column=column, text=frozen.text, seed=seed)
+    train_x, dev_x = (extract_features(frozen.model, _batches(frozen, part, batch_size)) for part in (train, dev))
+    data: tuple[Any, ...] = (train_x, train.labels, dev_x, dev.labels)
+    return Probes(
+        linear=linear_probe(*data, seed=seed),
+        neighbours=knn_probe(*data, seed=seed),
+        items=(len(train.items), len(dev.items)),
+        classes=len(set(train.labels)),
+    )
+
+
+def untrained(frozen: Frozen, seed: int = 0) -> Frozen:
+    """The same network before any training: what a probe has to beat."""
+    torch.manual_seed(seed)
+    return replace(frozen, model=type(frozen.model)(frozen.model.config))
+
+
+def _batches(frozen: Frozen, part: Labelled, batch_size: int) -> Iterator[dict[str, Tensor]]:
+    for start in range(0, len(part.items), batch_size):
+        yield frozen.prepare(part.items[start : start + batch_size])
+
+
+def _audio(extractor: Wav2Vec2FeatureExtractor) -> Prepare:
+    def prepare(items: Sequence[Item]) -> dict[str, Tensor]:
+        clips = [load_waveform(item, extractor.sampling_rate) for item in items]
+        return dict(extractor(clips, padding=True, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+
+    return prepare
+
+
+def _vision(processor: BeitImageProcessor) -> Prepare:
+    return lambda items: dict(processor(list(items), return_tensors="pt"))
+
+
+def _text(tokenizer: RobertaTokenizer, longest: int) -> Prepare:
+    def prepare(items: Sequence[Item]) -> dict[str, Tensor]:
+        texts = [_read(item) for item in items]
+        return dict(tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"))
+
+    return prepare
+
+
+def _read(item: Item) -> str:
+    if isinstance(item, bytes):
+        return item.decode("utf-8-sig", errors="replace")
+    return read_text(item) if isinstance(item, Path) else item
