@@ -56,6 +56,12 @@ def test_variance_sums_add_up_over_micro_batches() -> None:
     assert math.isnan(variance(variance_sums(z[:0])))
 
 
+def test_variance_sums_leave_padding_out() -> None:
+    features, valid = ragged(3)
+    filled = features.masked_fill(~valid[..., None], 1e6)
+    assert variance(variance_sums(filled, ~valid)) == pytest.approx(variance(variance_sums(features[valid])), rel=1e-12)
+
+
 @given(st.integers(0, 2**31))
 def test_position_share_is_the_plain_analysis_of_variance(seed: int) -> None:
     features, valid = ragged(seed)
@@ -84,8 +90,10 @@ def test_position_share_tells_content_from_position() -> None:
     assert min(variances) > 0.8  # why the published monitors miss it
 
 
-def test_share_of_single_items_is_unknown() -> None:
+def test_share_of_single_items_and_of_constant_features_is_unknown() -> None:
     assert math.isnan(share(torch.randn(1, 5, 3)))
+    assert math.isnan(share(torch.full((4, 5, 3), 7.1)))
+    assert math.isnan(share(7.1 + 1e-5 * torch.randn(4, 5, 3)))
 
 
 HEALTHY = {"target_var": 0.5, "pred_var": 0.3, "local_var": 0.4, "position_share": 0.1}

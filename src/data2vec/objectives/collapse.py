@@ -18,9 +18,18 @@ from data2vec.objectives.config import CollapseConfig
 
 
 @torch.no_grad()
-def variance_sums(z: Tensor) -> Tensor:
-    """(N, D) -> (3, D) fp64: count, sum and sum of squares; they add over batches and ranks."""
+def variance_sums(z: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    """(..., D) -> (3, D) fp64: count, sum and sum of squares; they add over batches and ranks.
+
+    Args:
+        z: features.
+        padding_mask: (...) bool, True = padding, which is left out.
+    """
     z = z.detach().flatten(0, -2).double()
+    if padding_mask is not None:
+        valid = ~padding_mask.flatten()
+        z = z.masked_fill(~valid[:, None], 0.0)
+        return torch.stack([valid.sum().to(z).expand(z.shape[-1]), z.sum(0), z.square().sum(0)])
     return torch.stack(
         [torch.full_like(z[0] if len(z) else z.new_zeros(z.shape[-1]), len(z)), z.sum(0), z.square().sum(0)]
     )
@@ -64,15 +73,15 @@ def position_share(sums: Tensor) -> float:
 
     An unbiased split as in a one-way analysis of variance: ``1 - within / total`` with the variance within a position
     over n - 1 items, so independent items give 0 on average, at times a little less. Positions seen once say nothing
-    and are left out; nan when none is left.
+    and are left out; nan when none is left, and for features without variance (below the 1e-6 that `variance` adds).
     """
     total, squares, count = sums[:, :-2].double(), sums[:, -2].double(), sums[:, -1].double()
     seen = count > 1
-    if not bool(seen.any()):
-        return float("nan")
     total, squares, count = total[seen], squares[seen], count[seen]
+    if not float(squares.sum()) > 1e-6 * float(count.sum()) * total.shape[1]:
+        return math.nan
     within = (squares - total.square().sum(1) / count) * count / (count - 1)
-    return float(1 - within.sum() / squares.sum().clamp(min=1e-12))
+    return float(1 - within.sum() / squares.sum())
 
 
 def findings(

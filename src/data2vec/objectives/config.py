@@ -80,7 +80,7 @@ class CollapseConfig:
         min_pred_var: least variance of the predictions.
         max_position_share: largest share of the targets' variance that the position alone explains.
         min_local_var: least variance of the local features, as a share of what it was when the run began.
-        after_update: updates before the checks begin.
+        after_update: updates before `min_target_var` and `min_pred_var` are checked: healthy predictions start near 0.
     """
 
     min_target_var: float = ranged(0.1, low=0.0)

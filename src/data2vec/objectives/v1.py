@@ -68,7 +68,7 @@ class Data2VecObjective(nn.Module):
         sums = {
             "target": variance_sums(target),
             "pred": variance_sums(pred),
-            "local": variance_sums(tokens.features),
+            "local": variance_sums(tokens.features, tokens.padding_mask),
             "position": position_sums(targets, tokens.padding_mask),
             "masked": torch.stack([mask.sum(), mask.new_tensor(mask.numel(), dtype=torch.long)]).double(),
         }

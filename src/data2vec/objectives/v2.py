@@ -150,7 +150,7 @@ class Data2Vec2Objective(nn.Module):
         return {
             "target": weighted_sums(targets, times),
             "pred": weighted_sums(pred.view(*parts.hidden.shape, -1), parts.counts),
-            "local": variance_sums(tokens.features),
+            "local": variance_sums(tokens.features, tokens.padding_mask),
             "position": position_sums(targets, tokens.padding_mask),
             "masked": torch.stack([times.sum(), valid.sum() * parts.masked.shape[1]]).double(),
         }
