@@ -84,6 +84,16 @@ def test_from_files_to_a_model(modality: str, files: dict[str, Path], tmp_path: 
 
 
 @pytest.mark.parametrize("modality", MODELS)
+def test_data2vec_2_from_files_to_a_model(modality: str, files: dict[str, Path], tmp_path: Path) -> None:
+    more = ("--preset", "v2-tiny", "--copies", "2", "--train.updates", "2")
+    assert pretrain(modality, files[modality], tmp_path / "run", *more) == 0
+    assert all(math.isfinite(loss) and loss > 0 for loss in losses(tmp_path / "run"))
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert config["model_type"] == f"data2vec2-{modality}"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["version"] == 2
+
+
+@pytest.mark.parametrize("modality", MODELS)
 def test_transformers_loads_what_was_trained(modality: str, files: dict[str, Path], tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is the oracle here")
     assert pretrain(modality, files[modality], tmp_path / "run", "--train.updates", "1") == 0
@@ -135,7 +145,7 @@ WRONG = {
     "empty folder": (["empty"], "holds no .aif"),
     "unknown preset": (
         ["audio", "--preset", "huge"],
-        "unknown preset 'huge' for audio; known: tiny, small, base, audioset",
+        "unknown preset 'huge' for audio; known: tiny, small, base, audioset, v2-tiny",
     ),
     "out of range": (["audio", "--optim.lr", "-1"], "lr"),
     "model out of range": (["audio", "--model.hidden-size", "0"], "hidden_size"),

@@ -11,6 +11,7 @@ from PIL import Image
 from data2vec.cli.main import main
 from data2vec.models.audio.model import Data2VecAudioModel
 from data2vec.models.text.model import Data2VecTextModel
+from data2vec.models.v2.vision import Data2Vec2VisionModel
 from data2vec.models.vision.model import Data2VecVisionModel
 from data2vec.processing.audio import Wav2Vec2FeatureExtractor
 from data2vec.processing.bpe import save_bpe, train_bpe
@@ -71,6 +72,15 @@ def test_classes_that_differ_are_found(
     linear, neighbours, *untrained = percentages(said)
     assert min(linear, neighbours) >= 87.5
     assert len(untrained) == 2
+
+
+def test_a_model_of_data2vec_2_can_be_probed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = {**SIZE, "num_hidden_layers": 3, "prenet_depth": 1}
+    Data2Vec2VisionModel(preset("vision", "v2-tiny").model.replace(**size)).save_pretrained(tmp_path / "model")
+    BeitImageProcessor(size=32, crop_size=32).save_pretrained(tmp_path / "model")
+    folder = labelled("vision", tmp_path / "labelled", np.random.default_rng(0))
+    assert main(["probe", str(tmp_path / "model"), str(folder)]) == 0
+    assert min(percentages(capsys.readouterr().out)) >= 87.5
 
 
 def test_labels_by_chance_score_by_chance(

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from data2vec.errors import UserError
-from data2vec.objectives.masking import BeitBlockMask, SpanMask, TextMask
-from data2vec.recipes import v1
+from data2vec.objectives.masking import BeitBlockMask, BlockMask1d, BlockMask2d, RandomMask, SpanMask, TextMask
+from data2vec.recipes import v1, v2
 from data2vec.recipes.config import PretrainConfig
 from data2vec.recipes.presets import PRESETS, preset
 
@@ -104,6 +104,77 @@ def test_vision(
     assert (config.model.layer_scale_init_value, config.model.drop_path_rate) == (scale, drop_path)
 
 
+V2 = {  # d/heads, prenet+depth, K, M, mask, decoder, tau, lr/warm-up, betas/eps/wd, clip, updates, batch (YAML)
+    "audio base": (
+        v2.audio_base,
+        (768, 12, 0, 12, 8, 8, BlockMask1d(prob=0.5, adjust=0.05, length=5)),
+        (384, 7, 4, 16, 1, True, 1, 0.999, 0.99999, 75_000, "encoder"),
+        (7.5e-4, 8000, (0.9, 0.98), 1e-6, 0.01, 0.0, 400_000, 8_000_000),
+    ),
+    "audio large": (
+        v2.audio_large,
+        (1024, 16, 8, 24, 16, 12, BlockMask1d(prob=0.55, adjust=0.1, length=5)),
+        (768, 7, 4, 16, 1, True, 1, 0.9997, 1.0, 300_000, "encoder"),
+        (4e-4, 10_000, (0.9, 0.98), 1e-6, 0.01, 1.0, 600_000, 15_360_000),
+    ),
+    "vision base": (
+        v2.vision_base,
+        (768, 12, 2, 12, 10, 16, BlockMask2d(prob=0.8, adjust=0.07, length=3, inverse=True)),
+        (768, 3, 6, 16, 2, True, 1, 0.9998, 0.99999, 100_000, "all"),
+        (1e-3, 50_040, (0.9, 0.95), 1e-8, 0.05, 4.0, 375_300, 256),
+    ),
+    "vision large": (
+        v2.vision_large,
+        (1024, 16, 0, 24, 18, 16, BlockMask2d(prob=0.75, adjust=0.1, length=3, inverse=True)),
+        (1024, 5, 3, 16, 2, True, 1, 0.9998, 0.99999, 150_000, "all"),
+        (4e-4, 50_040, (0.9, 0.95), 1e-8, 0.05, 4.0, 375_300, 128),
+    ),
+    "vision huge14": (
+        v2.vision_huge,
+        (1280, 16, 0, 32, 24, 16, BlockMask2d(prob=0.75, adjust=0.1, length=3, inverse=True)),
+        (1024, 5, 3, 16, 2, True, 1, 0.9998, 1.0, 300_000, "all"),
+        (4e-4, 50_040, (0.9, 0.95), 1e-8, 0.05, 4.0, 500_000, 256),
+    ),
+    "text base": (
+        v2.text_base,
+        (768, 12, 0, 12, 12, 8, RandomMask(prob=0.48)),
+        (768, 9, 5, 1, 1, False, 2, 0.9999, 0.99999, 100_000, "blocks"),
+        (2e-4, 4000, (0.9, 0.98), 1e-6, 0.01, 1.0, 1_000_000, 64 * 512),
+    ),
+    "text large": (
+        v2.text_large,
+        (1024, 16, 0, 24, 24, 8, RandomMask(prob=0.5)),
+        (768, 9, 5, 1, 1, False, 2, 0.9999, 0.99999, 100_000, "blocks"),
+        (1e-4, 4000, (0.9, 0.98), 1e-6, 0.01, 1.0, 600_000, 64 * 512),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", V2)
+def test_data2vec_2(name: str) -> None:
+    recipe, network, objective, optimizer = V2[name]
+    config = recipe()
+    model, task, optim = config.model, config.objective, config.optim
+    decoder, ema = task.decoder, task.ema
+    shape = (model.hidden_size, model.num_attention_heads, model.prenet_depth, model.num_hidden_layers)
+    assert network == (*shape, task.target.layers, config.copies, config.mask)
+    convolutions = (decoder.channels, decoder.kernel, decoder.layers, decoder.groups, decoder.dimensions)
+    projection = (decoder.residual, decoder.projection_layers)
+    assert objective == (*convolutions, *projection, ema.start, ema.end, ema.anneal_updates, ema.scope)
+    adam = (optim.betas, optim.eps, optim.weight_decay, optim.clip_norm)
+    assert optimizer == (optim.lr, optim.warmup, *adam, config.train.updates, config.data.batch_size)
+    assert (optim.optimizer, optim.decay, optim.schedule) == ("adam_fairseq", "all", "cosine")
+    assert (task.loss_beta, task.loss_scale) == (0.0, 1.0 if config.modality == "text" else "rsqrt")
+    dropout = 0.0 if config.modality == "vision" else 0.1
+    names = ("hidden_dropout", "hidden_dropout_prob", "attention_dropout", "attention_probs_dropout_prob")
+    assert {getattr(model, each) for each in names if hasattr(model, each)} == {dropout}
+    assert task.cls_weight == (0.01 if config.modality == "vision" else 0.0)
+    assert task.target.final_norm == {"vision": "layer"}.get(
+        config.modality, "instance" if name == "text large" else "none"
+    )
+    assert task.target.layer_norm == ("layer" if name == "text large" else "instance")
+
+
 @pytest.mark.parametrize(("modality", "name"), ALL)
 def test_every_preset_is_whole_and_survives_json(modality: str, name: str) -> None:
     config = preset(modality, name)
@@ -138,13 +209,22 @@ def test_parts_that_do_not_fit_are_named(modality: str, part: str, change: str, 
         replace(tiny, **{part: value})
 
 
+def test_only_data2vec_2_draws_several_masks_a_sample() -> None:
+    with pytest.raises(UserError, match="copies=2: data2vec 2"):
+        replace(preset("audio", "tiny"), copies=2)
+    vision = preset("vision", "v2-tiny")
+    too_deep = replace(vision.objective, target=replace(vision.objective.target, layers=4))
+    with pytest.raises(UserError, match=r"layers=4 exceeds model\.num_hidden_layers=5 - model\.prenet_depth=2"):
+        replace(vision, objective=too_deep)
+
+
 def test_data_of_another_modality_is_refused() -> None:
     with pytest.raises(UserError, match="another modality"):
         replace(preset("audio", "tiny"), data=preset("text", "tiny").data)
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown preset 'huge' for text; known: tiny, small, base"):
+    with pytest.raises(UserError, match="unknown preset 'huge' for text; known: tiny, small, base, v2-tiny"):
         preset("text", "huge")
     with pytest.raises(UserError, match="unknown modality 'smell'; known: audio, vision, text"):
         preset("smell", "base")

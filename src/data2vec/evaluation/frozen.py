@@ -16,8 +16,16 @@ from data2vec.data.text import TEXT_SUFFIXES
 from data2vec.errors import UserError
 from data2vec.evaluation.labelled import Item, Labelled, read_labelled
 from data2vec.evaluation.probe import ProbeResult, extract_features, knn_probe, linear_probe
+from data2vec.modeling import PreTrainedModel
+from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.models.audio.model import Data2VecAudioModel
+from data2vec.models.encoder import Encoder
+from data2vec.models.text.config import Data2VecTextConfig
 from data2vec.models.text.model import Data2VecTextModel
+from data2vec.models.v2.audio import Data2Vec2AudioModel
+from data2vec.models.v2.text import Data2Vec2TextModel
+from data2vec.models.v2.vision import Data2Vec2VisionModel
+from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.models.vision.model import Data2VecVisionModel
 from data2vec.processing.audio import Wav2Vec2FeatureExtractor
 from data2vec.processing.pixels import IMAGE_SUFFIXES
@@ -25,7 +33,14 @@ from data2vec.processing.text import RobertaTokenizer
 from data2vec.processing.vision import BeitImageProcessor
 from data2vec.processing.waveform import AUDIO_SUFFIXES, load_waveform
 
-Model = Data2VecAudioModel | Data2VecTextModel | Data2VecVisionModel
+_MODELS: dict[str, type[PreTrainedModel]] = {
+    "data2vec-audio": Data2VecAudioModel,
+    "data2vec-vision": Data2VecVisionModel,
+    "data2vec-text": Data2VecTextModel,
+    "data2vec2-audio": Data2Vec2AudioModel,
+    "data2vec2-vision": Data2Vec2VisionModel,
+    "data2vec2-text": Data2Vec2TextModel,
+}
 Prepare = Callable[[Sequence[Item]], dict[str, Tensor]]
 
 
@@ -57,7 +72,7 @@ class Frozen:
         text: the column of a table that holds text; None for files.
     """
 
-    model: Model
+    model: PreTrainedModel
     prepare: Prepare
     suffixes: frozenset[str]
     text: str | None = None
@@ -71,18 +86,18 @@ def open_frozen(folder: str | Path) -> Frozen:
     """
     config = Path(folder) / "config.json"
     kind = json.loads(read_text(config)).get("model_type") if config.is_file() else None
-    match kind:
-        case "data2vec-audio":
-            extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder)
-            return Frozen(Data2VecAudioModel.from_pretrained(folder), _audio(extractor), frozenset(AUDIO_SUFFIXES))
-        case "data2vec-vision":
-            processor = BeitImageProcessor.from_pretrained(folder)
-            return Frozen(Data2VecVisionModel.from_pretrained(folder), _vision(processor), frozenset(IMAGE_SUFFIXES))
-        case "data2vec-text":
-            model = Data2VecTextModel.from_pretrained(folder)
+    if kind not in _MODELS:
+        raise UserError(f"{folder}: no config.json of a data2vec model there; give the folder `model` of a run")
+    model = _MODELS[kind].from_pretrained(folder)
+    match model.config:
+        case Data2VecAudioConfig():
+            return Frozen(model, _audio(Wav2Vec2FeatureExtractor.from_pretrained(folder)), AUDIO_SUFFIXES)
+        case Data2VecVisionConfig():
+            return Frozen(model, _vision(BeitImageProcessor.from_pretrained(folder)), IMAGE_SUFFIXES)
+        case Data2VecTextConfig() as text:
             tokenizer = RobertaTokenizer.from_pretrained(folder)
-            return Frozen(model, _text(tokenizer, model.config.max_length), TEXT_SUFFIXES, text="text")
-    raise UserError(f"{folder}: no config.json of a data2vec model there; give the folder `model` of a run")
+            return Frozen(model, _text(tokenizer, text.max_length), TEXT_SUFFIXES, text="text")
+    raise AssertionError(kind)
 
 
 def probe_folder(frozen: Frozen, source: Path, *, column: str = "label", batch_size: int = 16, seed: int = 0) -> Probes:
@@ -99,6 +114,7 @@ def probe_folder(frozen: Frozen, source: Path, *, column: str = "label", batch_s
         UserError: what `source` lacks, or a file that cannot be read.
     """
     train, dev = read_labelled(source, frozen.suffixes, column=column, text=frozen.text, seed=seed)
+    assert isinstance(frozen.model, Encoder)
     train_x, dev_x = (extract_features(frozen.model, _batches(frozen, part, batch_size)) for part in (train, dev))
     data: tuple[Any, ...] = (train_x, train.labels, dev_x, dev.labels)
     return Probes(

@@ -12,9 +12,10 @@ from typing import Any
 from data2vec.data.config import AudioDataConfig, TextDataConfig, VisionDataConfig
 from data2vec.errors import UserError
 from data2vec.models.audio.config import Data2VecAudioConfig
-from data2vec.objectives.config import ObjectiveConfig
-from data2vec.objectives.masking import BeitBlockMask
-from data2vec.recipes import v1
+from data2vec.models.v2.config import Data2Vec2AudioConfig
+from data2vec.objectives.config import Data2Vec2ObjectiveConfig, DecoderConfig, ObjectiveConfig
+from data2vec.objectives.masking import BeitBlockMask, BlockMask2d
+from data2vec.recipes import v1, v2
 from data2vec.recipes.config import PretrainConfig
 from data2vec.training.config import OptimConfig, TrainConfig
 
@@ -121,6 +122,60 @@ def text_small() -> PretrainConfig:
     )
 
 
+def audio_tiny_v2() -> PretrainConfig:
+    """As `audio_tiny`, with data2vec 2: eight masks a sample, two samples of 4 s."""
+    base, updates = v2.audio_base(), 4000
+    model = Data2Vec2AudioConfig(
+        **_size(128, depth=4, heads=4),
+        **_NO_DROPOUT,
+        prenet_dropout=0.0,
+        conv_dim=(64, 64, 64, 64, 64, 128, 128),
+        conv_pos_kernel_size=3,
+    )
+    return replace(
+        base,
+        model=model,
+        objective=_objective_v2(base, 4, DecoderConfig(64, 7, 2), end=0.9999, anneal_updates=updates * 3 // 4),
+        data=AudioDataConfig(
+            min_samples=1600, min_crop=32_000, max_samples=64_000, concatenate=64_000, batch_samples=128_000
+        ),
+        optim=_cosine(base, lr=5e-4, clip_norm=4.0),
+        train=TrainConfig(updates=updates),
+    )
+
+
+def vision_tiny_v2() -> PretrainConfig:
+    """As `vision_tiny`, with data2vec 2: two blocks of its own, three shared, eight masks a picture."""
+    base, updates = v2.vision_base(), 4000
+    decoder = DecoderConfig(64, 3, 2, dimensions=2, dropout=0.0)
+    ema = {"start": 0.99, "end": 0.999, "anneal_updates": updates * 3 // 4}
+    return replace(
+        base,
+        model=base.model.replace(**_size(128, depth=5, heads=4), image_size=32, patch_size=4),
+        objective=_objective_v2(base, 3, decoder, **ema),
+        mask=BlockMask2d(prob=0.75, adjust=0.1, length=2, inverse=True),
+        copies=8,
+        data=VisionDataConfig(image_size=32, augment="tiny", batch_images=16),
+        optim=_cosine(base, lr=1e-3, clip_norm=4.0),
+        train=TrainConfig(updates=updates),
+    )
+
+
+def text_tiny_v2() -> PretrainConfig:
+    """As `text_tiny`, with data2vec 2: four masks a row."""
+    base, updates = v2.text_base(), 5000
+    decoder = DecoderConfig(128, 9, 2, groups=1, residual=False, projection_layers=2)
+    return replace(
+        base,
+        model=base.model.replace(**_size(128, depth=4, heads=4), vocab_size=4000, max_position_embeddings=66),
+        objective=_objective_v2(base, 4, decoder, start=0.999, end=0.9999, anneal_updates=updates * 3 // 4),
+        copies=4,
+        data=TextDataConfig(block_size=64, blocks="complete", vocab_size=4000, batch_tokens=16 * 64),
+        optim=_cosine(base, lr=7e-4, clip_norm=1.0),
+        train=TrainConfig(updates=updates),
+    )
+
+
 _NO_DROPOUT: dict[str, Any] = {
     "hidden_dropout": 0.0,
     "attention_dropout": 0.0,
@@ -138,9 +193,17 @@ def _size(width: int, depth: int, heads: int) -> dict[str, Any]:
     }
 
 
+def _objective_v2(base: PretrainConfig, layers: int, decoder: DecoderConfig, **ema: Any) -> Data2Vec2ObjectiveConfig:
+    published = base.objective
+    assert isinstance(published, Data2Vec2ObjectiveConfig)
+    target, pace = replace(published.target, layers=layers), replace(published.ema, **ema)
+    return replace(published, target=target, ema=pace, decoder=decoder)
+
+
 def _objective(base: PretrainConfig, layers: int, **ema: Any) -> ObjectiveConfig:
     """The published objective of a modality with another K and another pace of the teacher."""
     published = base.objective
+    assert isinstance(published, ObjectiveConfig)
     return replace(published, target=replace(published.target, layers=layers), ema=replace(published.ema, **ema))
 
 
@@ -157,9 +220,28 @@ PRESETS: Mapping[str, Mapping[str, Callable[[], PretrainConfig]]] = {
         "small": audio_small,
         "base": v1.audio_base_960h,
         "audioset": v1.audio_audioset,
+        "v2-tiny": audio_tiny_v2,
+        "v2-base": v2.audio_base,
+        "v2-large": v2.audio_large,
     },
-    "vision": {"tiny": vision_tiny, "small": vision_small, "base": v1.vision_base, "large": v1.vision_large},
-    "text": {"tiny": text_tiny, "small": text_small, "base": v1.text_base},
+    "vision": {
+        "tiny": vision_tiny,
+        "small": vision_small,
+        "base": v1.vision_base,
+        "large": v1.vision_large,
+        "v2-tiny": vision_tiny_v2,
+        "v2-base": v2.vision_base,
+        "v2-large": v2.vision_large,
+        "v2-huge": v2.vision_huge,
+    },
+    "text": {
+        "tiny": text_tiny,
+        "small": text_small,
+        "base": v1.text_base,
+        "v2-tiny": text_tiny_v2,
+        "v2-base": v2.text_base,
+        "v2-large": v2.text_large,
+    },
 }
 
 

@@ -23,12 +23,17 @@ from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.models.audio.model import Data2VecAudioModel
 from data2vec.models.text.config import Data2VecTextConfig
 from data2vec.models.text.model import Data2VecTextModel
+from data2vec.models.v2.audio import Data2Vec2AudioModel
+from data2vec.models.v2.config import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from data2vec.models.v2.text import Data2Vec2TextModel
+from data2vec.models.v2.vision import Data2Vec2VisionModel
 from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.models.vision.model import Data2VecVisionModel
 from data2vec.objectives.collapse import findings
-from data2vec.objectives.config import CollapseConfig
+from data2vec.objectives.config import CollapseConfig, Data2Vec2ObjectiveConfig, ObjectiveConfig
 from data2vec.objectives.masking import TextMask
 from data2vec.objectives.v1 import Data2VecObjective
+from data2vec.objectives.v2 import Data2Vec2Objective
 from data2vec.processing.audio import Wav2Vec2FeatureExtractor
 from data2vec.processing.bpe import save_bpe, special_ids
 from data2vec.processing.vision import BeitImageProcessor
@@ -36,6 +41,8 @@ from data2vec.recipes.config import PretrainConfig
 from data2vec.training.distributed import World, join
 from data2vec.training.run import RunFolder, check_run, open_run
 from data2vec.training.trainer import Result, Trainer
+
+Objective = Data2VecObjective | Data2Vec2Objective
 
 
 def run_pretraining(
@@ -89,7 +96,7 @@ def _open(out: Path, config: PretrainConfig, source: Path, resume: bool, world: 
 
 def _train(config: PretrainConfig, run: RunFolder, loader: Loader, samples: Data, world: World, resume: bool) -> Result:
     torch.manual_seed(config.train.seed)
-    task = Data2VecObjective(build_encoder(config), config.objective)
+    task = build_objective(config)
     trainer = Trainer(
         task,
         Steps(loader),
@@ -142,20 +149,29 @@ def fit_vocabulary(config: PretrainConfig, samples: Data) -> PretrainConfig:
     return replace(config, model=model)
 
 
-def build_encoder(config: PretrainConfig) -> Data2VecAudioModel | Data2VecVisionModel | Data2VecTextModel:
-    """The network of a recipe, with fresh weights."""
-    match config.model:
-        case Data2VecAudioConfig() as model:
-            return Data2VecAudioModel(model)
-        case Data2VecVisionConfig() as model:
-            return Data2VecVisionModel(model)
-        case Data2VecTextConfig() as model:
-            return Data2VecTextModel(model)  # with its pooler, untrained: others expect its tensors in a saved model
+def build_objective(config: PretrainConfig) -> Objective:
+    """The objective of a recipe, with a network of fresh weights."""
+    match config.model, config.objective:
+        case Data2Vec2AudioConfig() as model, Data2Vec2ObjectiveConfig() as objective:
+            return Data2Vec2Objective(Data2Vec2AudioModel(model), objective)
+        case Data2Vec2VisionConfig() as model, Data2Vec2ObjectiveConfig() as objective:
+            return Data2Vec2Objective(Data2Vec2VisionModel(model), objective)
+        case Data2Vec2TextConfig() as model, Data2Vec2ObjectiveConfig() as objective:
+            return Data2Vec2Objective(Data2Vec2TextModel(model), objective)
+        case Data2VecAudioConfig() as model, ObjectiveConfig() as objective:
+            return Data2VecObjective(Data2VecAudioModel(model), objective)
+        case Data2VecVisionConfig() as model, ObjectiveConfig() as objective:
+            return Data2VecObjective(Data2VecVisionModel(model), objective)
+        case Data2VecTextConfig() as model, ObjectiveConfig() as objective:
+            # With its pooler, untrained: transformers expects its tensors in a saved model.
+            return Data2VecObjective(Data2VecTextModel(model), objective)
+    raise AssertionError("a recipe's model and objective are of one version")
 
 
 def mask_collator(config: PretrainConfig, samples: Data) -> Collator:
     """Batches with the recipe's mask, drawn for each row by (seed, epoch, sample)."""
-    collator = Collator(seed=config.loader.seed, masker=config.mask)
+    copies = config.copies if config.version == 2 else None
+    collator = Collator(seed=config.loader.seed, masker=config.mask, copies=copies)
     match config.model:
         case Data2VecAudioConfig() as model:
             return replace(collator, token_count=model.frames)
@@ -170,7 +186,7 @@ def mask_collator(config: PretrainConfig, samples: Data) -> Collator:
             return replace(collator, random_ids=(first, last))
 
 
-def export(config: PretrainConfig, task: Data2VecObjective, samples: Data, folder: Path) -> None:
+def export(config: PretrainConfig, task: Objective, samples: Data, folder: Path) -> None:
     """Write the student, and what prepares its input, where `from_pretrained` finds them."""
     student = task.student
     assert isinstance(student, PreTrainedModel)
