@@ -1,0 +1,1 @@
+"""From a recogniser's scores to text: CTC search, time stamps, long recordings, subtitles."""

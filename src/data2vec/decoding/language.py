@@ -1,0 +1,192 @@
+"""What knows about language in a beam search: n-gram files (extra ``lm``) and words to listen for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data2vec.decoding.ctc import Scorer
+from data2vec.errors import UserError, require
+
+_LN10 = math.log(10.0)
+
+
+class _Word(NamedTuple):
+    """State of `NGram`: the model's state after the last whole word, and the letters since."""
+
+    words: Any
+    letters: str
+
+
+class NGram:
+    """An n-gram language model over words, as kenlm reads it (ARPA or binary).
+
+    A word is scored when it ends, by ``weight * ln p + bonus``; letters before that cost nothing.
+
+    Args:
+        model: a loaded ``kenlm.Model`` (or anything with its `BeginSentenceWrite` and `BaseScore`).
+        symbols: (V,) what each class is written as.
+        delimiter: the class that ends a word.
+        state: makes an empty state (``kenlm.State``).
+        weight: of the model against the acoustics (alpha).
+        bonus: a word (beta), against the model's wish for few words.
+        unknown: natural log-score of a word that the model does not know, in place of its own.
+        lower: look words up in lower case.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        symbols: Sequence[str],
+        delimiter: int,
+        state: Any,
+        *,
+        weight: float = 0.5,
+        bonus: float = 1.5,
+        unknown: float = -10.0,
+        lower: bool = False,
+    ) -> None:
+        self.model, self.symbols, self.delimiter, self.state = model, symbols, delimiter, state
+        self.weight, self.bonus, self.unknown, self.lower = weight, bonus, unknown, lower
+
+    def start(self) -> _Word:
+        """Beginning of a sentence."""
+        words = self.state()
+        self.model.BeginSentenceWrite(words)
+        return _Word(words, "")
+
+    def extend(self, state: _Word, symbol: int) -> tuple[_Word, float]:
+        """Collect a letter, or score the word that ends."""
+        if symbol != self.delimiter:
+            return _Word(state.words, state.letters + self.symbols[symbol]), 0.0
+        if not state.letters:
+            return state, 0.0
+        words, score = self._word(state.words, state.letters)
+        return _Word(words, ""), score
+
+    def finish(self, state: _Word) -> float:
+        """Score the last word and the end of the sentence."""
+        words, score = (state.words, 0.0) if not state.letters else self._word(state.words, state.letters)
+        return score + self.weight * _LN10 * float(self.model.BaseScore(words, "</s>", self.state()))
+
+    def _word(self, before: Any, word: str) -> tuple[Any, float]:
+        word = word.lower() if self.lower else word
+        after = self.state()
+        score = _LN10 * float(self.model.BaseScore(before, word, after))
+        return after, self.weight * (score if word in self.model else self.unknown) + self.bonus
+
+
+def load_ngram(path: str | Path, symbols: Sequence[str], delimiter: int, **options: Any) -> NGram:
+    """An n-gram file as a scorer; needs the extra ``lm``.
+
+    Args:
+        path: an ARPA or kenlm binary file.
+        symbols: see `NGram`.
+        delimiter: see `NGram`.
+        options: see `NGram`.
+
+    Raises:
+        UserError: no such file, or not a language model.
+    """
+    kenlm = require("kenlm", extra="lm")
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such language model file")
+    try:
+        model = kenlm.Model(str(path))
+    except OSError as error:
+        raise UserError(f"{path}: not a language model that kenlm reads ({error})") from error
+    return NGram(model, symbols, delimiter, kenlm.State, **options)
+
+
+class _Tail(NamedTuple):
+    """State of `Hotwords`.
+
+    `text` is the end of what was recognised, from a word's start on, as far as it spells the beginning of a hot word;
+    None inside a word that begins none. `earned` is the favour it has now, `kept` what of it is for good.
+    """
+
+    text: str | None
+    earned: float
+    kept: float
+
+
+_NOTHING = _Tail("", 0.0, 0.0)
+
+
+class Hotwords:
+    """Words and phrases to listen for.
+
+    A text that spells the beginning of one is favoured in proportion to what it has of it, so that it survives in the
+    beam; the favour is taken back when it turns out to be another word.
+
+    Args:
+        words: words or phrases, in the recogniser's letters; or each with its own weight.
+        symbols: (V,) what each class is written as.
+        delimiter: the class that ends a word.
+        weight: natural log-score of a whole hot word.
+
+    Raises:
+        UserError: a word that cannot be written with `symbols`, or none at all.
+    """
+
+    def __init__(
+        self, words: Iterable[str] | Mapping[str, float], symbols: Sequence[str], delimiter: int, weight: float = 6.0
+    ) -> None:
+        self.symbols, self.delimiter = symbols, delimiter
+        given = words if isinstance(words, Mapping) else dict.fromkeys(words, weight)
+        self.words = {" ".join(word.split()): value for word, value in given.items()}
+        letters = {symbol for index, symbol in enumerate(symbols) if index != delimiter} | {" "}
+        self.beginnings: dict[str, float] = {}
+        for word, value in self.words.items():
+            if not word or (strange := set(word) - letters):
+                raise UserError(f"hot word {word!r}: {''.join(sorted(strange)) if word else 'it'} cannot be recognised")
+            for stop in range(1, len(word) + 1):
+                share = value * stop / len(word)
+                self.beginnings[word[:stop]] = max(share, self.beginnings.get(word[:stop], 0.0))
+
+    def start(self) -> _Tail:
+        """Nothing recognised yet."""
+        return _NOTHING
+
+    def extend(self, state: _Tail, symbol: int) -> tuple[_Tail, float]:
+        """Follow the longest beginning of a hot word that the text ends in."""
+        ends = symbol == self.delimiter
+        if state.text is None:
+            return (_NOTHING if ends else state), 0.0
+        if ends and (not state.text or state.text.endswith(" ")):
+            return state, 0.0
+        kept = max(state.kept, self.words.get(state.text, 0.0)) if ends else state.kept
+        longer = state.text + (" " if ends else self.symbols[symbol])
+        if longer in self.beginnings:
+            earned = max(self.beginnings[longer], kept)
+            return _Tail(longer, earned, kept), earned - state.earned
+        later = (longer[i + 1 :] for i, letter in enumerate(longer) if letter == " ")
+        text = next((rest for rest in later if not rest or rest in self.beginnings), None)
+        earned = self.beginnings.get(text or "", 0.0)
+        return _Tail(text, earned, 0.0), kept - state.earned + earned
+
+    def finish(self, state: _Tail) -> float:
+        """Whole words keep their favour, beginnings lose it."""
+        return max(state.kept, self.words.get(state.text or "", 0.0)) - state.earned
+
+
+class Together:
+    """Several scorers at once, their scores added."""
+
+    def __init__(self, *scorers: Scorer) -> None:
+        self.scorers = scorers
+
+    def start(self) -> tuple[Any, ...]:
+        """All states."""
+        return tuple(scorer.start() for scorer in self.scorers)
+
+    def extend(self, state: tuple[Any, ...], symbol: int) -> tuple[tuple[Any, ...], float]:
+        """All states further, and the sum of the scores."""
+        steps = [scorer.extend(own, symbol) for scorer, own in zip(self.scorers, state, strict=True)]
+        return tuple(own for own, _ in steps), sum(score for _, score in steps)
+
+    def finish(self, state: tuple[Any, ...]) -> float:
+        """The sum."""
+        return sum(scorer.finish(own) for scorer, own in zip(self.scorers, state, strict=True))
