@@ -38,7 +38,8 @@ ALLOWED = {
     "serve": [*PREDICTION, "export"],
     "auto": PREDICTION,
     "pipelines": PREDICTION,
-    "keras": ["configuration", "outputs", "hub", "models.names", "models.*.config.*"],
+    "keras": ["configuration", "hub", "weights", "modeling.LoadReport", "models.names", "models.*.config.*"],
+    "demo": [*PREDICTION, "objectives", "evaluation", "training", "recipes"],
     "cli": ["*"],
 }
 FOREIGN = {  # package -> the only room that may import it
