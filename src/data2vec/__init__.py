@@ -10,10 +10,31 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:  # the same names as in _HOME, for editors and type checkers; tests/meta holds the two together
     from data2vec.errors import UserError as UserError
+    from data2vec.keras.model import TFData2VecVisionForImageClassification as TFData2VecVisionForImageClassification
+    from data2vec.keras.model import TFData2VecVisionForSemanticSegmentation as TFData2VecVisionForSemanticSegmentation
+    from data2vec.keras.model import TFData2VecVisionModel as TFData2VecVisionModel
     from data2vec.models.audio.config import Data2VecAudioConfig as Data2VecAudioConfig
+    from data2vec.models.audio.heads import (
+        Data2VecAudioForAudioFrameClassification as Data2VecAudioForAudioFrameClassification,
+    )
+    from data2vec.models.audio.heads import Data2VecAudioForCTC as Data2VecAudioForCTC
+    from data2vec.models.audio.heads import (
+        Data2VecAudioForSequenceClassification as Data2VecAudioForSequenceClassification,
+    )
+    from data2vec.models.audio.heads import Data2VecAudioForXVector as Data2VecAudioForXVector
     from data2vec.models.audio.model import Data2VecAudioModel as Data2VecAudioModel
+    from data2vec.models.audio.model import Data2VecAudioPreTrainedModel as Data2VecAudioPreTrainedModel
     from data2vec.models.text.config import Data2VecTextConfig as Data2VecTextConfig
+    from data2vec.models.text.heads import Data2VecTextForCausalLM as Data2VecTextForCausalLM
+    from data2vec.models.text.heads import Data2VecTextForMaskedLM as Data2VecTextForMaskedLM
+    from data2vec.models.text.heads import Data2VecTextForMultipleChoice as Data2VecTextForMultipleChoice
+    from data2vec.models.text.heads import Data2VecTextForQuestionAnswering as Data2VecTextForQuestionAnswering
+    from data2vec.models.text.heads import (
+        Data2VecTextForSequenceClassification as Data2VecTextForSequenceClassification,
+    )
+    from data2vec.models.text.heads import Data2VecTextForTokenClassification as Data2VecTextForTokenClassification
     from data2vec.models.text.model import Data2VecTextModel as Data2VecTextModel
+    from data2vec.models.text.model import Data2VecTextPreTrainedModel as Data2VecTextPreTrainedModel
     from data2vec.models.v2.audio import Data2Vec2AudioModel as Data2Vec2AudioModel
     from data2vec.models.v2.config import Data2Vec2AudioConfig as Data2Vec2AudioConfig
     from data2vec.models.v2.config import Data2Vec2TextConfig as Data2Vec2TextConfig
@@ -21,7 +42,14 @@ if TYPE_CHECKING:  # the same names as in _HOME, for editors and type checkers; 
     from data2vec.models.v2.text import Data2Vec2TextModel as Data2Vec2TextModel
     from data2vec.models.v2.vision import Data2Vec2VisionModel as Data2Vec2VisionModel
     from data2vec.models.vision.config import Data2VecVisionConfig as Data2VecVisionConfig
+    from data2vec.models.vision.heads import (
+        Data2VecVisionForImageClassification as Data2VecVisionForImageClassification,
+    )
+    from data2vec.models.vision.heads import (
+        Data2VecVisionForSemanticSegmentation as Data2VecVisionForSemanticSegmentation,
+    )
     from data2vec.models.vision.model import Data2VecVisionModel as Data2VecVisionModel
+    from data2vec.models.vision.model import Data2VecVisionPreTrainedModel as Data2VecVisionPreTrainedModel
     from data2vec.objectives.v1 import Data2VecObjective as Data2VecObjective
     from data2vec.objectives.v2 import Data2Vec2Objective as Data2Vec2Objective
     from data2vec.processing.audio import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtractor
@@ -53,6 +81,24 @@ _HOME = {  # public name -> the module that defines it
     "Wav2Vec2FeatureExtractor": "data2vec.processing.audio",
     "Wav2Vec2Processor": "data2vec.processing.speech",
     "UserError": "data2vec.errors",
+    "TFData2VecVisionModel": "data2vec.keras.model",
+    "TFData2VecVisionForImageClassification": "data2vec.keras.model",
+    "TFData2VecVisionForSemanticSegmentation": "data2vec.keras.model",
+    "Data2VecAudioForCTC": "data2vec.models.audio.heads",
+    "Data2VecAudioForSequenceClassification": "data2vec.models.audio.heads",
+    "Data2VecAudioForAudioFrameClassification": "data2vec.models.audio.heads",
+    "Data2VecAudioForXVector": "data2vec.models.audio.heads",
+    "Data2VecTextForMaskedLM": "data2vec.models.text.heads",
+    "Data2VecTextForCausalLM": "data2vec.models.text.heads",
+    "Data2VecTextForSequenceClassification": "data2vec.models.text.heads",
+    "Data2VecTextForMultipleChoice": "data2vec.models.text.heads",
+    "Data2VecTextForTokenClassification": "data2vec.models.text.heads",
+    "Data2VecTextForQuestionAnswering": "data2vec.models.text.heads",
+    "Data2VecVisionForImageClassification": "data2vec.models.vision.heads",
+    "Data2VecVisionForSemanticSegmentation": "data2vec.models.vision.heads",
+    "Data2VecAudioPreTrainedModel": "data2vec.models.audio.model",
+    "Data2VecTextPreTrainedModel": "data2vec.models.text.model",
+    "Data2VecVisionPreTrainedModel": "data2vec.models.vision.model",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import torch
@@ -68,7 +69,8 @@ class PreTrainedModel(nn.Module):
         raise AssertionError(f"{type(self).__name__} does not say how to initialise")
 
     def init_weights(self) -> None:
-        """Initialise every parameter, then tie. Called at the end of a subclass's ``__init__``."""
+        """Remove pruned heads, initialise every parameter, then tie. Ends a subclass's ``__init__``."""
+        self._prune(self.config.pruned_heads)
         self.apply(self.init_module)
         self.tie_weights()
 
@@ -107,8 +109,14 @@ class PreTrainedModel(nn.Module):
         """Number of parameters, tied ones once."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
 
-    def gradient_checkpointing_enable(self, **_: Any) -> None:
-        """Recompute each block's activations in the backward pass instead of keeping them."""
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Recompute each block's activations in the backward pass instead of keeping them.
+
+        Args:
+            gradient_checkpointing_kwargs: only ``{"use_reentrant": False}``, the way that is used here.
+        """
+        if gradient_checkpointing_kwargs and dict(gradient_checkpointing_kwargs) != {"use_reentrant": False}:
+            raise UserError(f"gradient_checkpointing_kwargs={gradient_checkpointing_kwargs}: only use_reentrant=False")
         self._set_checkpointing(True)
 
     def gradient_checkpointing_disable(self) -> None:
@@ -124,15 +132,93 @@ class PreTrainedModel(nn.Module):
         for stack in self._stacks():
             stack.gradient_checkpointing = on
 
+    def freeze_base_model(self) -> None:
+        """Train the head only."""
+        self.base_model.requires_grad_(False)
+
+    def prune_heads(self, heads: Mapping[int, Iterable[int]]) -> None:
+        """Remove attention heads for good, as masking them would; the configuration remembers them.
+
+        Args:
+            heads: block number -> original numbers of the heads to remove.
+        """
+        self._prune(heads)
+        pruned = self.config.pruned_heads
+        self.config.pruned_heads = pruned | {
+            int(block): sorted({*pruned.get(block, ()), *gone}) for block, gone in heads.items()
+        }
+
+    def _prune(self, heads: Mapping[int, Iterable[int]]) -> None:
+        blocks = [block for stack in self._stacks() for block in stack]
+        for number, gone in heads.items():
+            if not 0 <= int(number) < len(blocks):
+                raise UserError(f"pruned_heads names block {number}; there are {len(blocks)}")
+            blocks[int(number)].attention.prune(gone)  # type: ignore[union-attr, operator]
+
     def _stacks(self) -> list[Transformer]:
         return [module for module in self.modules() if isinstance(module, Transformer)]
 
     def set_attn_implementation(self, implementation: str) -> None:
         """Switch every attention to ``eager``, ``sdpa``, ``flash`` or ``flex``."""
-        self.config = self.config.replace(attn_implementation=implementation)
+        config = self.config.replace(attn_implementation=implementation)
         for module in self.modules():
+            if isinstance(module, PreTrainedModel):
+                module.config = config
             if isinstance(module, Attention):
                 module.implementation = implementation
+
+    # ---- token embeddings
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word table, or what else reads raw input."""
+        base = self.base_model
+        return base.get_submodule("frontend") if base is self else base.get_input_embeddings()
+
+    def set_input_embeddings(self, table: nn.Embedding) -> None:
+        """Replace the word table."""
+        if self.base_model is self:
+            raise UserError(f"{type(self).__name__} has no word table")
+        self.base_model.set_input_embeddings(table)
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The map to the vocabulary, where there is one."""
+        return None
+
+    def set_output_embeddings(self, decoder: nn.Linear) -> None:
+        """Replace the map to the vocabulary."""
+        raise UserError(f"{type(self).__name__} has no map to a vocabulary")
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None
+    ) -> nn.Embedding:
+        """Grow or shrink the vocabulary at its end; new rows are initialised as a new model's.
+
+        Args:
+            new_num_tokens: size of the vocabulary; None keeps it.
+            pad_to_multiple_of: round the size up to a multiple of this.
+
+        Returns:
+            The word table.
+        """
+        old, decoder = self.get_input_embeddings(), self.get_output_embeddings()
+        if not isinstance(old, nn.Embedding):
+            raise UserError(f"{type(self).__name__} has no word table to resize")
+        size = new_num_tokens or old.num_embeddings
+        size += -size % (pad_to_multiple_of or 1)
+        self.config.replace(vocab_size=size)  # refuses a vocabulary without its special tokens
+        table = nn.Embedding(size, old.embedding_dim, old.padding_idx).to(old.weight)
+        self.init_module(table)
+        _copy_rows(old.weight, table.weight)
+        self.set_input_embeddings(table)
+        if decoder is not None:
+            wider = nn.Linear(decoder.in_features, size).to(decoder.weight)
+            self.init_module(wider)
+            _copy_rows(decoder.weight, wider.weight)
+            _copy_rows(decoder.bias, wider.bias)
+            self.set_output_embeddings(wider)
+        self.config.vocab_size = size
+        self.tie_weights()
+        return table
 
     # ---- loading
 
@@ -194,6 +280,8 @@ class PreTrainedModel(nn.Module):
     ) -> LoadReport:
         """Give every parameter and buffer (on the meta device) its stored tensor, or a new one."""
         weights = self._match(stored)
+        self.adopt(weights)
+        fresh_dtype = dtype or next((t.dtype for t in weights.values() if t.is_floating_point()), None)
         report = LoadReport()
         wanted = self.state_dict(keep_vars=True)
         tied = set(self.tied) if self.config.tie_word_embeddings else set()
@@ -206,7 +294,8 @@ class PreTrainedModel(nn.Module):
             elif tensor is None and name not in tied:
                 report.missing.append(self.names.published(name))
             if tensor is None:
-                tensor = torch.empty_like(target, device="cpu", dtype=dtype if target.is_floating_point() else None)
+                kind = fresh_dtype if target.is_floating_point() else None
+                tensor = torch.empty_like(target, device="cpu", dtype=kind)
                 fresh.append(name)
             elif dtype is not None and tensor.is_floating_point():
                 tensor = tensor.to(dtype)
@@ -222,6 +311,9 @@ class PreTrainedModel(nn.Module):
         self.tie_weights()
         _tell(type(self).__name__, source, report)
         return report
+
+    def adopt(self, stored: Collection[str]) -> None:
+        """Learn from a checkpoint's tensor names (ours) what its configuration does not say. Nothing, for most."""
 
     def _match(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Stored tensors under our names, with the base prefix added or taken off as this class needs it."""
@@ -263,7 +355,8 @@ class PreTrainedModel(nn.Module):
         *,
         max_shard_size: int | str = "5GB",
         state_dict: Mapping[str, Tensor] | None = None,
-        **_: Any,
+        is_main_process: bool = True,
+        safe_serialization: bool = True,
     ) -> None:
         """Write ``config.json`` and ``model.safetensors`` in the published layout.
 
@@ -271,7 +364,13 @@ class PreTrainedModel(nn.Module):
             folder: created when missing.
             max_shard_size: bytes, or ``"500MB"``; larger models are split, with an index.
             state_dict: save these tensors (our names) instead of the model's own.
+            is_main_process: False writes nothing, for the other processes of a distributed run.
+            safe_serialization: only True: pickled weights are read, never written.
         """
+        if not safe_serialization:
+            raise UserError("safe_serialization=False would write a pickle: model.safetensors is all that is written")
+        if not is_main_process:
+            return
         folder = Path(folder)
         if folder.is_file():
             raise UserError(f"{folder} is a file; save_pretrained needs a folder")
@@ -282,13 +381,69 @@ class PreTrainedModel(nn.Module):
         self.config.architectures = [type(self).__name__]
         self.config.dtype = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
-        published = {self.names.published(name): tensor for name, tensor in weights.items()}
+        published = {self.names.published(name): tensor for name, tensor in _unshared(weights).items()}
         write_weights(folder, published, _as_bytes(max_shard_size))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload model",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "5GB",
+    ) -> str:
+        """Save to a repository of the hub, created when missing.
+
+        Args:
+            repo_id: ``"owner/name"``, or ``"name"`` for one's own.
+            commit_message: of the commit.
+            private: visibility of a new repository; None = the owner's default.
+            token: access token; None or True takes the stored one.
+            revision: branch to commit to.
+            create_pr: open a pull request instead.
+            max_shard_size: see `save_pretrained`.
+
+        Returns:
+            Address of the commit.
+        """
+        from huggingface_hub import HfApi
+
+        hub = HfApi(token=token)
+        repository = hub.create_repo(repo_id, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            commit = hub.upload_folder(
+                repo_id=repository.repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+            )
+        return str(commit.commit_url)
+
+
+@torch.no_grad()
+def _copy_rows(old: Tensor, new: Tensor) -> None:
+    rows = min(len(old), len(new))
+    new[:rows] = old[:rows]
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
     tensors = {**module._parameters, **module._buffers}
     return {leaf: tensor for leaf, tensor in tensors.items() if tensor is not None}
+
+
+def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One memory a name, as the file format wants."""
+    seen: set[int] = set()
+    own: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        own[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return own
 
 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

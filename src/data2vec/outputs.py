@@ -72,7 +72,7 @@ class AudioModelOutput(ModelOutput):
         extract_features: (B, T, conv_dim[-1]), the layer-normed convolution features.
         hidden_states: num_layers + 1 of (B, T, H): the first block's input, then each block's output.
         attentions: num_layers of (B, heads, T, T).
-        frame_mask: (B, T) bool, True = valid frame; None when nothing is padded.
+        frame_mask: (B, T) bool, True = valid frame of `last_hidden_state`; None when nothing is padded.
     """
 
     last_hidden_state: Tensor
@@ -119,3 +119,107 @@ class VisionModelOutput(ModelOutput):
     pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class HeadOutput(ModelOutput):
+    """What most heads return.
+
+    Attributes:
+        loss: scalar; None without labels.
+        logits: scores before softmax; each subclass gives the shape.
+        hidden_states: as of the base model, when asked for.
+        attentions: as of the base model, when asked for.
+    """
+
+    loss: Tensor | None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class CausalLMOutput(HeadOutput):
+    """`Data2VecAudioForCTC`: logits (B, T, vocab_size); `frame_mask` (B, T) bool, True = valid frame, with padding."""
+
+    frame_mask: Tensor | None = None
+
+
+@dataclass
+class SequenceClassifierOutput(HeadOutput):
+    """Logits (B, num_labels)."""
+
+
+@dataclass
+class TokenClassifierOutput(HeadOutput):
+    """Logits (B, T, num_labels); `frame_mask` (B, T) bool, True = valid frame, for padded audio."""
+
+    frame_mask: Tensor | None = None
+
+
+@dataclass
+class MaskedLMOutput(HeadOutput):
+    """Logits (B, L, vocab_size)."""
+
+
+@dataclass
+class MultipleChoiceModelOutput(HeadOutput):
+    """Logits (B, choices)."""
+
+
+@dataclass
+class ImageClassifierOutput(HeadOutput):
+    """Logits (B, num_labels)."""
+
+
+@dataclass
+class SemanticSegmenterOutput(HeadOutput):
+    """Logits (B, num_labels, 4 * rows, 4 * columns) on four times the patch grid."""
+
+
+@dataclass
+class XVectorOutput(ModelOutput):
+    """`Data2VecAudioForXVector`.
+
+    Attributes:
+        loss: scalar; None without labels.
+        logits: (B, xvector_output_dim), what the margin softmax reads; not class scores.
+        embeddings: (B, xvector_output_dim), to be compared by cosine.
+        hidden_states: as of the base model, when asked for.
+        attentions: as of the base model, when asked for.
+    """
+
+    loss: Tensor | None
+    logits: Tensor
+    embeddings: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    """`Data2VecTextForCausalLM`: logits (B, L, vocab_size), or of the positions kept; the rest as `TextModelOutput`."""
+
+    loss: Tensor | None
+    logits: Tensor
+    past_key_values: Any | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class QuestionAnsweringModelOutput(ModelOutput):
+    """`Data2VecTextForQuestionAnswering`: `start_logits` and `end_logits` (B, L) of the answer's two ends."""
+
+    loss: Tensor | None
+    start_logits: Tensor
+    end_logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+# The documented names of the base models' outputs.
+Data2VecAudioBaseModelOutput = AudioModelOutput
+BaseModelOutputWithPoolingAndCrossAttentions = TextModelOutput
+Data2VecVisionModelOutputWithPooling = VisionModelOutput

@@ -46,10 +46,17 @@ class LayerCache:
 
 @dataclass
 class Cache:
-    """A decoder's cache: one `LayerCache` a block for self-attention and one for cross-attention."""
+    """A decoder's cache: one `LayerCache` a block for self-attention and one for cross-attention.
+
+    Attributes:
+        attention: of each block.
+        cross_attention: of each block.
+        counted: (B, 1) positions given away so far: padding takes none. None while nobody counts.
+    """
 
     attention: list[LayerCache] = field(default_factory=list)
     cross_attention: list[LayerCache] = field(default_factory=list)
+    counted: Tensor | None = None
 
     @classmethod
     def empty(cls, depth: int) -> Cache:
@@ -65,3 +72,5 @@ class Cache:
         """Keep batch rows `rows`."""
         for layer in [*self.attention, *self.cross_attention]:
             layer.reorder(rows)
+        if self.counted is not None:
+            self.counted = self.counted[rows]

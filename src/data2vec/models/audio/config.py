@@ -104,6 +104,14 @@ class Data2VecAudioConfig(PretrainedConfig):
             ratio *= stride
         return ratio
 
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one frame reads (400 for the published models)."""
+        field, step = 1, 1
+        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            field, step = field + (kernel - 1) * step, step * stride
+        return field
+
     def frames(self, samples: int) -> int:
         """Frames that `samples` samples give; 0 when the clip is shorter than the receptive field (400 samples)."""
         length = samples

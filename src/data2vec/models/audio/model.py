@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from data2vec.errors import UserError
 from data2vec.modeling import PreTrainedModel
+from data2vec.models.audio.adapter import AudioAdapter
+from data2vec.models.audio.augment import frame_mask, random_source, span_mask
 from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.models.audio.frontend import AudioFrontend
 from data2vec.models.encoder import LayerOutputs, Tokens
@@ -102,12 +104,17 @@ class Data2VecAudioModel(Data2VecAudioPreTrainedModel):
         masks = config.mask_time_prob > 0 or config.mask_feature_prob > 0
         self.mask_embedding = nn.Parameter(torch.empty(config.hidden_size)) if masks else None
         self.encoder = AudioEncoder(config)
+        self.adapter = AudioAdapter(config) if config.add_adapter else None
         self.init_weights()
+
+    def freeze_feature_encoder(self) -> None:
+        """Train the convolutions no longer."""
+        self.frontend.convs.requires_grad_(False)
 
     def embed(self, batch: Mapping[str, Tensor]) -> Tokens:
         """``input_values`` (B, samples) and optional ``attention_mask`` (B, samples), 1 = valid -> frames."""
         waveform, attention_mask = batch["input_values"], batch.get("attention_mask")
-        self._check_input(waveform, attention_mask)
+        self.frontend.check(waveform, attention_mask)
         features, normed = self.frontend(waveform)
         return Tokens(features, self.frame_padding(attention_mask, features.shape[1]), normed=normed)
 
@@ -120,21 +127,12 @@ class Data2VecAudioModel(Data2VecAudioPreTrainedModel):
         return LayerOutputs(done.output, done.blocks, done.ffns)
 
     def frame_padding(self, attention_mask: Tensor | None, frames: int) -> Tensor | None:
-        """Sample mask (B, samples), 1 = valid -> frame padding (B, frames), True = padding.
-
-        None when nothing is padded. A frame is valid when its whole receptive field is: the first ``config.frames(n)``
-        frames of n valid samples.
-        """
-        if attention_mask is None:
-            return None
-        lengths = self.feature_lengths(attention_mask.long().sum(dim=1))
-        return torch.arange(frames, device=attention_mask.device)[None] >= lengths[:, None]
+        """Sample mask (B, samples), 1 = valid -> frame padding (B, frames), True = padding; None for None."""
+        return None if attention_mask is None else self.frontend.padding(attention_mask, frames)
 
     def feature_lengths(self, samples: Tensor) -> Tensor:
-        """Valid samples -> valid frames, elementwise; at least 0."""
-        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
-            samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
-        return samples.clamp(min=0)
+        """Valid samples -> valid frames before any adapter, elementwise; at least 0."""
+        return self.frontend.lengths(samples)
 
     def forward(
         self,
@@ -164,19 +162,38 @@ class Data2VecAudioModel(Data2VecAudioPreTrainedModel):
         tokens = self.embed(
             {"input_values": input_values} | ({} if attention_mask is None else {"attention_mask": attention_mask})
         )
-        x = self.feature_dropout(tokens.features)
-        if mask_time_indices is not None:
-            x = torch.where(mask_time_indices.bool()[..., None], self._mask_embedding().to(x.dtype), x)
+        x = self._augment(self.feature_dropout(tokens.features), mask_time_indices, tokens.padding_mask)
         first, done = self.encoder(x, tokens.padding_mask, blocks=hidden, attentions=attentions)
+        last, padding_mask = done.output, tokens.padding_mask
+        if self.adapter is not None:
+            last, padding_mask = self.adapter(last, padding_mask)
         output = AudioModelOutput(
-            last_hidden_state=done.output,
+            last_hidden_state=last,
             extract_features=tokens.normed,
             hidden_states=(first, *done.blocks) if hidden else None,
             attentions=tuple(done.attentions) if attentions else None,
-            frame_mask=None if tokens.padding_mask is None else ~tokens.padding_mask,
+            frame_mask=None if padding_mask is None else ~padding_mask,
         )
         use_dict = self.config.return_dict if return_dict is None else return_dict
         return output if use_dict else output.to_tuple()
+
+    def _augment(self, x: Tensor, mask_time_indices: Tensor | None, padding_mask: Tensor | None) -> Tensor:
+        """Hide the given frames; or, in training, SpecAugment's spans of frames and of channels."""
+        config = self.config
+        if mask_time_indices is not None and (config.apply_spec_augment or not config.is_compatible):
+            x = torch.where(mask_time_indices.bool()[..., None], self._mask_embedding().to(x.dtype), x)
+        if not self.training or not config.apply_spec_augment:
+            return x
+        source = random_source(compatible=config.is_compatible)
+        if mask_time_indices is None and config.mask_time_prob > 0:
+            shape = (config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks)
+            hidden = frame_mask(x.shape[0], x.shape[1], padding_mask, shape, source).to(x.device)
+            x = torch.where(hidden[..., None], self._mask_embedding().to(x.dtype), x)
+        if config.mask_feature_prob > 0:
+            shape = (config.mask_feature_prob, config.mask_feature_length, config.mask_feature_min_masks)
+            silent = torch.from_numpy(span_mask([x.shape[2]] * len(x), x.shape[2], *shape, source)).to(x.device)
+            x = x.masked_fill(silent[:, None], 0.0)
+        return x
 
     def _mask_embedding(self) -> Tensor:
         if self.mask_embedding is None:
@@ -185,15 +202,3 @@ class Data2VecAudioModel(Data2VecAudioPreTrainedModel):
                 "in the config"
             )
         return self.mask_embedding
-
-    def _check_input(self, waveform: Tensor, attention_mask: Tensor | None) -> None:
-        if waveform.dim() != 2:
-            raise UserError(f"input_values must be (batch, samples), not of shape {tuple(waveform.shape)}")
-        if self.config.frames(waveform.shape[1]) < 1:
-            raise UserError(
-                f"input_values has {waveform.shape[1]} samples, too short for one frame: pad it or leave the clip out"
-            )
-        if attention_mask is not None and attention_mask.shape != waveform.shape:
-            raise UserError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}, input_values {tuple(waveform.shape)}"
-            )

@@ -193,15 +193,16 @@ class Data2VecTextModel(Data2VecTextPreTrainedModel):
         if encoder_hidden_states is not None and not config.add_cross_attention:
             raise UserError("encoder_hidden_states needs a config with add_cross_attention=True and is_decoder=True")
         cache = past_key_values
-        if cache is None and config.is_decoder and (config.use_cache if use_cache is None else use_cache):
-            cache = Cache.empty(config.num_hidden_layers)
+        caches = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
+        if cache is None and caches and not (self.training and self.is_gradient_checkpointing):
+            cache = Cache.empty(config.num_hidden_layers)  # recomputed blocks would fill it twice
         past = 0 if cache is None else cache.length
         words = inputs_embeds if input_ids is None else self.frontend(input_ids)
         assert words is not None
         padding, key_padding = self._padding(input_ids, attention_mask, words, past)
         self._check_length(words.shape[1] + past, position_ids)
-        if position_ids is None and past > 0:
-            position_ids = self._late_positions(key_padding, words.shape[1], past, words)
+        if position_ids is None:
+            position_ids = self._positions(padding, words, cache, from_ids=input_ids is not None)
         x = self.encoder.input(words, padding, position_ids=position_ids, token_type_ids=token_type_ids)
         encoder_padding = None if encoder_attention_mask is None else encoder_attention_mask == 0
         done = self.encoder(
@@ -249,16 +250,27 @@ class Data2VecTextModel(Data2VecTextPreTrainedModel):
             new = input_ids == self.config.pad_token_id
         return new, padding
 
-    def _late_positions(self, key_padding: Tensor | None, length: int, past: int, words: Tensor) -> Tensor:
-        """Positions of tokens after a cache: they go on counting the valid ones."""
-        pad = self.config.pad_token_id
-        if key_padding is None:
-            return text_positions(None, (words.shape[0], length), pad, words.device, past)
-        return text_positions(key_padding, (words.shape[0], past + length), pad, words.device)[:, past:]
+    def _positions(self, padding: Tensor | None, words: Tensor, cache: Cache | None, *, from_ids: bool) -> Tensor:
+        """Position ids (B, L): they count the valid tokens, those in the cache included.
+
+        The reference counts padding in the cache too, and starts anew after it when it is given embeddings.
+        """
+        shape, pad = (words.shape[0], words.shape[1]), self.config.pad_token_id
+        past: int | Tensor = 0 if cache is None else cache.length
+        if self.config.is_compatible:
+            return text_positions(padding if from_ids else None, shape, pad, words.device, past if from_ids else 0)
+        if cache is None:
+            return text_positions(padding, shape, pad, words.device)
+        past = past if cache.counted is None else cache.counted
+        new = shape[1] if padding is None else (~padding).sum(dim=1, keepdim=True)
+        cache.counted = torch.zeros(shape[0], 1, dtype=torch.long, device=words.device) + past + new
+        return text_positions(padding, shape, pad, words.device, past)
 
     def _check_length(self, length: int, position_ids: Tensor | None) -> None:
-        if position_ids is None and self.encoder.absolute and length > self.config.max_length:
+        config = self.config
+        limit = config.max_length if self.encoder.absolute else config.max_position_embeddings
+        if (position_ids is None or not self.encoder.absolute) and length > limit:
             raise UserError(
-                f"the text has {length} tokens; max_position_embeddings {self.config.max_position_embeddings} allows "
-                f"{self.config.max_length}: truncate it"
+                f"the text has {length} tokens; max_position_embeddings {config.max_position_embeddings} allows "
+                f"{limit}: truncate it"
             )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from data2vec.configuration import Activation, PretrainedConfig, positive, probability, ranged
 
@@ -19,7 +20,10 @@ class Data2VecVisionConfig(PretrainedConfig):
         use_mean_pooling: pool the mean of the patches (and normalise only there) instead of the CLS token of the
             normalised sequence.
         out_indices: blocks (0-based, as in the original code) whose outputs feed the four levels of the segmentation
-            head.
+            head. transformers reads block ``i - 2`` instead, and so does ``compat="transformers"``.
+        out_blocks: the blocks that a trained segmentation head was made for, in place of `out_indices`; -1 is the
+            first block's input. Found by itself for a head that transformers trained, and written to ``config.json``
+            with every segmentation head, next to the `out_indices` by which transformers finds the same blocks.
     """
 
     model_type: ClassVar[str] = "data2vec-vision"
@@ -44,6 +48,7 @@ class Data2VecVisionConfig(PretrainedConfig):
     drop_path_rate: float = probability(0.1)
     use_mean_pooling: bool = True
     out_indices: tuple[int, ...] = ranged((3, 5, 7, 11), low=0)
+    out_blocks: tuple[int, ...] | None = ranged(None, low=-1)
     pool_scales: tuple[int, ...] = ranged((1, 2, 3, 6), low=1)
     use_auxiliary_head: bool = True
     auxiliary_loss_weight: float = ranged(0.4, low=0.0)
@@ -63,6 +68,36 @@ class Data2VecVisionConfig(PretrainedConfig):
         self.require(
             height > 0 and width > 0, f"image_size {self.image_size} is smaller than patch_size {self.patch_size}"
         )
+
+    @property
+    def feature_blocks(self) -> tuple[int, ...]:
+        """Blocks (0-based, -1 = the first block's input) whose outputs the segmentation head reads."""
+        if self.is_compatible:
+            return self.reference_blocks
+        return self.out_indices if self.out_blocks is None else self.out_blocks
+
+    @property
+    def reference_blocks(self) -> tuple[int, ...]:
+        """The blocks that transformers reads for `out_indices`: hidden state ``i - 1``, in rising order."""
+        return tuple(sorted({index - 2 for index in self.out_indices if index >= 1}))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:
+        """As `PretrainedConfig.from_dict`; an override of `out_indices` also replaces stored `out_blocks`."""
+        if overrides.get("out_indices") is not None:
+            values = {key: value for key, value in values.items() if key != "out_blocks"}
+        config = super().from_dict(values, **overrides)
+        if config.out_blocks is not None and not config.is_compatible and min(config.out_blocks) >= 0:
+            config.out_indices = config.out_blocks
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `PretrainedConfig.to_dict`; a segmentation head's blocks are named in both libraries' ways."""
+        values = super().to_dict()
+        if "Data2VecVisionForSemanticSegmentation" in (self.architectures or ()) and not self.is_compatible:
+            values["out_blocks"] = self.feature_blocks
+            values["out_indices"] = tuple(block + 2 for block in self.feature_blocks)
+        return values
 
     @property
     def image_shape(self) -> tuple[int, int]:
