@@ -47,8 +47,8 @@ def write_base(path: Path, teacher: bool, optimizer: bool) -> None:
     if teacher:
         tensors |= {f"teacher.{name}": t + 1e-3 for name, t in tensors.items() if name.startswith("encoder.")}
     tensors |= {"predictor.weight": torch.randn(768, 768), "predictor.bias": torch.zeros(768)}
-    config, _ = infer("audio", tensors, Settings(), {})
-    content = original_content(Checkpoint("audio", config, tensors, {}, Report("", "")))
+    config, _ = infer(("audio", 1), tensors, Settings(), {})
+    content = original_content(Checkpoint(("audio", 1), config, tensors, {}, Report("", "")))
     if optimizer:
         weights = [t for t in content["model"].values() if isinstance(t, torch.Tensor)]
         moments = {i: {"step": 1, "exp_avg": t.clone(), "exp_avg_sq": t.clone()} for i, t in enumerate(weights)}

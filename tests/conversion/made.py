@@ -18,8 +18,8 @@ Dump = dict[str, Any]
 MODALITIES = ["audio", "text", "vision"]
 
 
-def read_dump(oracle_dir: Path, modality: str) -> Dump:
-    file = oracle_dir / f"v1_{modality}.pt"
+def read_dump(oracle_dir: Path, modality: str, version: int = 1) -> Dump:
+    file = oracle_dir / f"v{version}_{modality}.pt"
     if not file.is_file():
         pytest.skip(f"{file.name} is not in the oracle folder")
     dump: Dump = torch.load(file, weights_only=True)

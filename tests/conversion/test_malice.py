@@ -20,8 +20,8 @@ import pytest
 import torch
 
 import data2vec.conversion
-from data2vec.conversion.checkpoint import load_checkpoint
 from data2vec.conversion.errors import CheckpointError
+from data2vec.conversion.loading import load_checkpoint
 from data2vec.conversion.pickles import Record
 from data2vec.conversion.tensor_files import read_source, write_safetensors
 from data2vec.conversion.torch_files import read_torch_file

@@ -10,8 +10,9 @@ import torch
 from tests.conversion.made import MODALITIES, Dump, ctc_content, equal, read_dump, save
 from torch import Tensor
 
-from data2vec.conversion.checkpoint import Checkpoint, load_checkpoint
+from data2vec.conversion.checkpoint import Checkpoint
 from data2vec.conversion.convert import convert
+from data2vec.conversion.loading import load_checkpoint
 from data2vec.conversion.torch_files import read_torch_file
 from data2vec.models.text.model import Data2VecTextModel
 from data2vec.objectives.config import ObjectiveConfig, TargetConfig

@@ -13,9 +13,9 @@ import torch
 from tests.conversion.made import Dump, content, ctc_content, foreign, read_dump
 
 from data2vec.conversion.architecture import infer
-from data2vec.conversion.checkpoint import load_checkpoint
 from data2vec.conversion.convert import convert, same_bits
 from data2vec.conversion.errors import CheckpointError
+from data2vec.conversion.loading import load_checkpoint
 from data2vec.conversion.values import Settings, plain
 
 Weights = dict[str, Any]
@@ -373,4 +373,4 @@ def test_gaps_between_layers_are_refused(dumps: dict[str, Dump]) -> None:
     tensors = {"encoder.blocks.0.mlp.fc1.weight": torch.ones(2, 2), "encoder.blocks.2.mlp.fc1.weight": torch.ones(2, 2)}
     tensors |= {"frontend.words.weight": torch.ones(4, 64), "encoder.positions.weight": torch.ones(4, 64)}
     with pytest.raises(CheckpointError, match="without gap"):
-        infer("text", tensors, Settings(), {})
+        infer(("text", 1), tensors, Settings(), {})

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from data2vec.conversion.checkpoint import PRETRAINING, Checkpoint, load_checkpoint, save_checkpoint
+from data2vec.conversion.checkpoint import PRETRAINING, Checkpoint
 from data2vec.conversion.errors import CheckpointError
+from data2vec.conversion.loading import load_checkpoint
 from data2vec.conversion.processors import vocabulary_of, write_dictionary, write_processors
 from data2vec.conversion.report import Report
-from data2vec.conversion.writers import write_original
+from data2vec.conversion.writers import save_checkpoint, write_original
 
 Target = Literal["data2vec", "hf", "fairseq"]
 
@@ -53,6 +54,8 @@ def convert(
         raise CheckpointError(f"to={to!r}: choose 'data2vec', 'hf' or 'fairseq'")
     checkpoint = load_checkpoint(source, head=head, weights=weights, **overrides)
     target = Path(out)
+    if to == "hf" and checkpoint.kind[1] == 2:
+        raise CheckpointError(f"{source}: transformers has no data2vec 2; write --to data2vec or --to fairseq")
     if to == "fairseq":
         target = _original_file(target, checkpoint)
         write_original(checkpoint, target)
@@ -72,7 +75,7 @@ def convert(
 
 
 def _original_file(target: Path, checkpoint: Checkpoint) -> Path:
-    suffix = ".pth" if checkpoint.modality == "vision" else ".pt"
+    suffix = ".pth" if checkpoint.kind == ("vision", 1) else ".pt"
     return target if target.suffix in (".pt", ".pth") else target / f"checkpoint{suffix}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +27,7 @@ _NOT_WEIGHTS = {
     "cfg": "settings: read for what no shape shows",
 }
 CTC_MODEL = "w2v_encoder.w2v_model."
+MULTI_MODEL = "model."
 _TEXT_HEADS = "classification_heads."
 
 
@@ -41,6 +42,7 @@ class Original:
         table: names.
         ema: key of the nested dict with the teacher ("" where it stands beside the model).
         ema_prefix: what the teacher's names lack in front.
+        fields: configuration fields that the names tell.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Original:
     table: Table
     ema: str
     ema_prefix: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 AUDIO = Original("fairseq data2vec audio", "audio", 1, FAIRSEQ_AUDIO, "_ema", "encoder.")
@@ -103,27 +106,6 @@ def _unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
     return state
 
 
-def recognize(model: Mapping[str, Any]) -> Original | None:
-    """Which original layout these names are of; None if of none.
-
-    Raises:
-        CheckpointError: names of a relative that is no data2vec (wav2vec 2.0, HuBERT).
-    """
-    names = {str(name).removeprefix(CTC_MODEL) for name in model}
-    if "feature_extractor.conv_layers.0.0.weight" in names and "encoder.layers.0.fc1.weight" in names:
-        if "encoder.pos_conv.0.0.weight" not in names:
-            raise CheckpointError(
-                "a wav2vec 2.0 or HuBERT checkpoint: its positional convolution (encoder.pos_conv.0.weight_g) and its "
-                "first layer's group norm are not data2vec's"
-            )
-        return AUDIO
-    if any(f"{part}.sentence_encoder.embed_tokens.weight" in names for part in ("encoder", "decoder")):
-        return TEXT
-    if {"cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= names:
-        return VISION
-    return None
-
-
 def translate(layout: Original, parts: Parts, report: Report, head: str | None = None) -> dict[str, Tensor]:
     """Every tensor under our name; the teacher's in front of which stands ``teacher.``.
 
@@ -141,13 +123,12 @@ def translate(layout: Original, parts: Parts, report: Report, head: str | None =
     nested = next((v for k, v in model.items() if k == layout.ema or str(k).endswith("." + layout.ema)), None)
     teacher = dict(nested) if isinstance(nested, Mapping) and layout.ema else dict(parts.teacher)
     found = _translate(layout, student, report, "", _choose_head(student, head))
-    if layout.modality == "text" and "frontend.words.weight" in found:
-        found["encoder.token_types.weight"] = found["frontend.words.weight"].new_zeros(
-            1, found["frontend.words.weight"].shape[1]
-        )
+    words = found.get("frontend.words.weight")
+    if layout is TEXT and words is not None and words.dim() == 2:
+        found["encoder.token_types.weight"] = words.new_zeros(1, words.shape[1])
         report.made["encoder.token_types.weight"] = "zeros: the original has no token types"
-    averaged = {layout.ema_prefix + str(name): value for name, value in teacher.items()}
-    found |= _translate(layout, averaged, report, "teacher.", None)
+    prefix = _blocks_prefix(layout, teacher) or layout.ema_prefix
+    found |= _translate(layout, {prefix + str(name): t for name, t in teacher.items()}, report, "teacher.", None)
     for name, value in parts.rest.items():
         if name != "model_ema" and _holds_something(value):
             report.dropped[f"({name})"] = _NOT_WEIGHTS.get(str(name), f"no weights ({type(value).__name__})")
@@ -160,7 +141,7 @@ def _translate(
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         label = f"{owner}{name}"
-        upgraded = layout.table.upgrade(name.removeprefix(CTC_MODEL))
+        upgraded = layout.table.upgrade(bare_name(name))
         ours = layout.table.ours(upgraded.replace(f"{_TEXT_HEADS}{head}.", f"{_TEXT_HEADS}{TEXT_HEAD}."))
         if not isinstance(tensor, Tensor):
             report.dropped[label] = f"no tensor ({type(tensor).__name__})"
@@ -174,12 +155,27 @@ def _translate(
                 f"a head of {tensor.shape[0] if tensor.dim() else 0} classes (BEiT's visual tokens), not data2vec's"
             )
         else:
+            if ours == "encoder.alibi_scale" and tensor.dim() in (
+                4,
+                5,
+            ):  # ours has no axis of length 1 after the layers
+                tensor = tensor.reshape(tensor.shape[0], *tensor.shape[-3:])
             parts = split_qkv(ours, tensor) if layout.table.fused else {ours: tensor}
             if clash := sorted(set(parts) & {key.removeprefix(owner) for key in found}):
                 raise CheckpointError(f"two tensors claim {clash[0]}, one is {name}")
             found |= {owner + key: value for key, value in parts.items()}
             report.used[label] = owner + ours
     return found
+
+
+def bare_name(name: str) -> str:
+    """Without what fine-tuned speech models, and fine-tuned models of data2vec 2, have in front."""
+    return name.removeprefix(CTC_MODEL).removeprefix(MULTI_MODEL)
+
+
+def _blocks_prefix(layout: Original, teacher: Mapping[str, Any]) -> str:
+    """With `ema_encoder_only` the teacher's names begin with the number of a shared block."""
+    return "blocks." if layout.version == 2 and any(str(name).split(".")[0].isdigit() for name in teacher) else ""
 
 
 def _holds_something(value: Any) -> bool:
@@ -209,6 +205,7 @@ def settings_of(parts: Parts) -> Settings:
         "cfg.model",
         "cfg.model.w2v_args.model",
         "cfg.model.w2v_args",
+        "cfg.model.pretrained_model_args.model",
         "args.w2v_args.model",
         "args.w2v_args",
         "args",

@@ -1,8 +1,9 @@
-"""Our models as files of the original implementations: the same outer structure, names, order and kinds of objects."""
+"""Our folders, and files of the original implementations: the same outer structure, names, order, kinds of objects."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data2vec.conversion.checkpoint import Checkpoint
+from data2vec.conversion.checkpoint import PRETRAINING, Checkpoint
 from data2vec.conversion.errors import CheckpointError
-from data2vec.conversion.originals import AUDIO, CTC_MODEL, TEXT, VISION, Original
+from data2vec.conversion.layouts import layout_of
+from data2vec.conversion.loading import PRETRAINING_FILE, REPORT_FILE
+from data2vec.conversion.originals import CTC_MODEL, MULTI_MODEL, VISION, Original
 from data2vec.conversion.tables import fuse_qkv
+from data2vec.conversion.tensor_files import write_safetensors
+from data2vec.conversion.values import Settings
 from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.nn.positions import relative_position_index
 
-_LAYOUTS = {layout.modality: layout for layout in (AUDIO, TEXT, VISION)}
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, pretraining: bool = True) -> None:
+    """Write ``config.json``, ``model.safetensors``, the report, and with `pretraining` teacher and pre-training head.
+
+    The first two are what transformers 5.x reads.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = checkpoint.published()
+    checkpoint.config.architectures = [checkpoint.model_class]
+    checkpoint.config.dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    checkpoint.config.save_pretrained(folder)
+    write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
+    kept = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith(PRETRAINING)}
+    (folder / PRETRAINING_FILE).unlink(missing_ok=True)
+    if kept and pretraining:
+        write_safetensors(folder / PRETRAINING_FILE, kept)
+    elif kept:
+        why = "transformers has no place for them (--to data2vec keeps them)"
+        checkpoint.report.dropped["(teacher, prediction head)"] = why
+    account = {"report": checkpoint.report.to_dict(), "stored": checkpoint.settings}
+    text = json.dumps(account, indent=1, ensure_ascii=False)
+    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def write_original(checkpoint: Checkpoint, path: Path) -> None:
@@ -34,9 +60,8 @@ def write_original(checkpoint: Checkpoint, path: Path) -> None:
 
 def original_content(checkpoint: Checkpoint) -> dict[str, Any]:
     """What `write_original` saves."""
-    layout = _LAYOUTS[checkpoint.modality]
-    tensors = _student(checkpoint)
-    model: dict[str, Any] = _renamed(layout, tensors)
+    layout = layout_of(*checkpoint.kind, checkpoint.config, checkpoint.predictor)
+    model: dict[str, Any] = _renamed(layout, _student(checkpoint))
     model |= _recomputed(checkpoint, model)
     teacher = _teacher(checkpoint, layout, model)
     model = {_wrap(name, checkpoint): model[name] for name in sorted(model, key=lambda name: _order(layout, name))}
@@ -58,18 +83,18 @@ def original_content(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _student(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Base model, heads and predictor, under our names; what only transformers' layout has is folded in."""
+    """Base model, heads and predictor; what only transformers' layout has is folded in or left out."""
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("teacher.")}
+    if checkpoint.modality == "text":
+        for name in ("pooler.weight", "pooler.bias"):
+            if tensors.pop(name, None) is not None:
+                checkpoint.report.dropped[name] = "fairseq's model has no pooler"
     types = tensors.pop("encoder.token_types.weight", None)
     if types is not None and types.count_nonzero():
         if len(types) > 1:
             raise CheckpointError(f"{len(types)} token types: fairseq's model has none")
         tensors["encoder.positions.weight"] = tensors["encoder.positions.weight"] + types
-        checkpoint.report.made["encoder.positions.weight"] = (
-            "with the one token type added, which fairseq does not have"
-        )
-    tensors.pop("pooler.weight" if checkpoint.modality == "text" else "", None)
-    tensors.pop("pooler.bias" if checkpoint.modality == "text" else "", None)
+        checkpoint.report.made["encoder.positions.weight"] = "with the one token type added, which fairseq lacks"
     return tensors
 
 
@@ -79,13 +104,14 @@ def _renamed(layout: Original, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         theirs = layout.table.original(name)
         if theirs is None:
             raise CheckpointError(f"{name}: {layout.name} has no place for it")
-        renamed[theirs] = tensor
+        # theirs: (layers, 1, heads, 1, 1)
+        renamed[theirs] = tensor.unsqueeze(1) if name == "encoder.alibi_scale" else tensor
     return renamed
 
 
 def _recomputed(checkpoint: Checkpoint, model: Mapping[str, Any]) -> dict[str, Tensor]:
     """Buffers that the original keeps and we compute."""
-    if checkpoint.modality == "text":
+    if checkpoint.kind == ("text", 1):
         return {"encoder.sentence_encoder.version": torch.Tensor([3])}
     made = {}
     if isinstance(checkpoint.config, Data2VecVisionConfig):
@@ -97,22 +123,37 @@ def _recomputed(checkpoint: Checkpoint, model: Mapping[str, Any]) -> dict[str, T
 
 
 def _teacher(checkpoint: Checkpoint, layout: Original, student: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The teacher under the names of its nested dict; what ours does not average is the student's, in the same type."""
-    names = {name.removeprefix("teacher."): t for name, t in checkpoint.tensors.items() if name.startswith("teacher.")}
-    if not names:
+    """The teacher under the names of its nested dict.
+
+    Data2vec 1 for speech and text: what ours does not average is the student's, in the teacher's type.
+    """
+    ours = {name.removeprefix("teacher."): t for name, t in checkpoint.tensors.items() if name.startswith("teacher.")}
+    if not ours:
         return {}
-    names.pop("encoder.token_types.weight", None)
-    given = _renamed(layout, {name: t for name, t in names.items() if layout is VISION or name.startswith(_AVERAGED)})
+    ours.pop("encoder.token_types.weight", None)
+    nested = bool(layout.ema_prefix)
+    given = _renamed(layout, {n: t for n, t in ours.items() if not nested or n.startswith(_AVERAGED)})
+    given |= {n: t for n, t in student.items() if n.endswith("_index") and layout is VISION}
+    if _only_blocks(checkpoint):
+        given = {name: tensor for name, tensor in given.items() if name.startswith("blocks.")}
     dtype = next(iter(given.values())).dtype
+    names = [name for name in student if name.startswith(layout.ema_prefix)] if nested else list(given)
+    prefix = "blocks." if _only_blocks(checkpoint) else layout.ema_prefix
     whole = {}
-    for name in sorted(student, key=lambda name: _order(layout, name)):
-        if name.startswith(layout.ema_prefix):
-            tensor = given.get(name, student[name])
-            whole[name.removeprefix(layout.ema_prefix)] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    for name in sorted(names, key=lambda name: _order(layout, name)):
+        tensor = given.get(name, student.get(name))
+        assert tensor is not None
+        whole[name.removeprefix(prefix)] = tensor.to(dtype) if name not in given else tensor
     return whole
 
 
-_AVERAGED = ("encoder.", "frontend.words.")  # what fairseq's nested dicts can hold
+def _only_blocks(checkpoint: Checkpoint) -> bool:
+    """Whether the original averages the shared blocks only, and names them by their number."""
+    stored = Settings(checkpoint.settings, ("cfg.model",)).flag("ema_encoder_only")
+    return checkpoint.kind[1] == 2 and (checkpoint.modality == "text" if stored is None else stored)
+
+
+_AVERAGED = ("encoder.", "frontend.words.")  # what fairseq's nested dicts of data2vec 1 can hold
 
 
 def _order(layout: Original, name: str) -> tuple[int, ...]:
@@ -124,9 +165,12 @@ def _order(layout: Original, name: str) -> tuple[int, ...]:
 
 
 def _wrap(name: str, checkpoint: Checkpoint) -> str:
-    """Fine-tuned speech models stand inside another."""
-    wrapped = checkpoint.modality == "audio" and "lm_head.weight" in checkpoint.tensors
-    return CTC_MODEL + name if wrapped and not name.startswith("w2v_encoder.") else name
+    """Fine-tuned models stand inside another, beside their head."""
+    if checkpoint.modality == "audio" and "lm_head.weight" in checkpoint.tensors:
+        return name if name.startswith("w2v_encoder.") else CTC_MODEL + name
+    if checkpoint.kind[1] == 2 and checkpoint.head:
+        return MULTI_MODEL + name if name.startswith(("modality_encoders.", "blocks.", "_ema")) else name
+    return name
 
 
 def _mapping(value: Any) -> dict[str, Any]:
