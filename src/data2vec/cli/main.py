@@ -10,6 +10,7 @@ _COMMANDS = {  # name -> (module with `main(argv)` that returns an exit status o
     "pretrain": ("data2vec.cli.pretrain", "pre-train on a folder of recordings, images or text"),
     "convert": ("data2vec.cli.convert", "checkpoints from and to fairseq, the BEiT fork and transformers"),
     "probe": ("data2vec.cli.probe", "k-NN and linear probe of a model's frozen features"),
+    "demo": ("data2vec.cli.demo", "pre-train on embedded data in all three modalities, and report"),
 }
 
 DONE, OUR_BUG, USER_ERROR, INTERRUPTED = 0, 1, 2, 130

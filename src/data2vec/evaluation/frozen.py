@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data2vec.data.manifest import read_text
@@ -114,8 +116,7 @@ def probe_folder(frozen: Frozen, source: Path, *, column: str = "label", batch_s
         UserError: what `source` lacks, or a file that cannot be read.
     """
     train, dev = read_labelled(source, frozen.suffixes, column=column, text=frozen.text, seed=seed)
-    assert isinstance(frozen.model, Encoder)
-    train_x, dev_x = (extract_features(frozen.model, _batches(frozen, part, batch_size)) for part in (train, dev))
+    train_x, dev_x = (features_of(frozen, part, batch_size) for part in (train, dev))
     data: tuple[Any, ...] = (train_x, train.labels, dev_x, dev.labels)
     return Probes(
         linear=linear_probe(*data, seed=seed),
@@ -129,6 +130,12 @@ def untrained(frozen: Frozen, seed: int = 0) -> Frozen:
     """The same network before any training: what a probe has to beat."""
     torch.manual_seed(seed)
     return replace(frozen, model=type(frozen.model)(frozen.model.config))
+
+
+def features_of(frozen: Frozen, part: Labelled, batch_size: int = 16) -> dict[str, NDArray[np.float32]]:
+    """One vector an item, (N, D), by name: see `data2vec.evaluation.probe.extract_features`."""
+    assert isinstance(frozen.model, Encoder)
+    return extract_features(frozen.model, _batches(frozen, part, batch_size))
 
 
 def _batches(frozen: Frozen, part: Labelled, batch_size: int) -> Iterator[dict[str, Tensor]]:
