@@ -8,9 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from data2vec.data.labelled.example import Turn
 from data2vec.evaluation.metrics import Confusion, multilabel_f1, pearson, pixel_confusion, ranks, spearman
 from data2vec.evaluation.spans import exact_match, overlap_f1, span_f1, spans
-from data2vec.evaluation.speakers import Diarization, Turn, assign, detection_cost, diarization, equal_error_rate
+from data2vec.evaluation.speakers import Diarization, assign, detection_cost, diarization, equal_error_rate
 from data2vec.evaluation.transcripts import alignment, edits, error_rate
 
 labels = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=40)
@@ -186,7 +187,7 @@ def test_diarization_against_a_grid_and_every_naming(
     middles = [(i + 0.5) * step for i in range(70)]
     edges = [edge for turn in reference for edge in turn[:2]]
     grid = [
-        ({t.speaker for t in reference if t.start < m < t.end}, {t.speaker for t in answer if t.start < m < t.end})
+        ({t.label for t in reference if t.start < m < t.end}, {t.label for t in answer if t.start < m < t.end})
         for m in middles
         if not any(abs(m - edge) < collar for edge in edges)
     ]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from data2vec.data.labelled.example import Turn
 from data2vec.evaluation.metrics import Floats, ratio
 
 
@@ -50,14 +50,6 @@ def detection_cost(same: npt.ArrayLike, scores: npt.ArrayLike, prior: float = 0.
     """
     misses, alarms = error_tradeoff(same, scores)
     return float((prior * misses + (1 - prior) * alarms).min() / min(prior, 1 - prior))
-
-
-class Turn(NamedTuple):
-    """Somebody speaks: seconds, and a name."""
-
-    start: float
-    end: float
-    speaker: str
 
 
 @dataclass(frozen=True)
@@ -110,8 +102,8 @@ def diarization(
         skip_overlap: leave out where more than one person truly speaks.
     """
     pieces = _pieces(reference, answer, span, collar, skip_overlap)
-    true = sorted({turn.speaker for turn in reference})
-    given = sorted({turn.speaker for turn in answer})
+    true = sorted({turn.label for turn in reference})
+    given = sorted({turn.label for turn in answer})
     together = np.zeros((len(given), len(true)))
     for length, wanted, got in pieces:
         for name in got:
@@ -146,8 +138,8 @@ def _pieces(
         middle = (start + stop) / 2
         if any(a < middle < b for a, b in holes):
             continue
-        wanted = frozenset(turn.speaker for turn in reference if turn.start < middle < turn.end)
-        got = frozenset(turn.speaker for turn in answer if turn.start < middle < turn.end)
+        wanted = frozenset(turn.label for turn in reference if turn.start < middle < turn.end)
+        got = frozenset(turn.label for turn in answer if turn.start < middle < turn.end)
         if (wanted or got) and not (skip_overlap and len(wanted) > 1):
             pieces.append((stop - start, wanted, got))
     return pieces

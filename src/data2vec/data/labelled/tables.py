@@ -1,0 +1,114 @@
+"""Rows of text files, each with its line number: CSV, TSV (quoted or not), JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data2vec.data.manifest import read_text
+from data2vec.errors import BadSample, UserError
+
+TABLES = (".csv", ".tsv", ".jsonl", ".json")
+
+
+class Row(NamedTuple):
+    """One row: where it stands, and its values by column; `number` counts lines from 1."""
+
+    path: Path
+    number: int
+    values: dict[str, Any]
+
+    @property
+    def source(self) -> str:
+        """As people are told about it."""
+        return f"{self.path}: line {self.number}"
+
+    def text(self, column: str) -> str:
+        """A value that must be there.
+
+        Raises:
+            BadSample: it is empty or missing.
+        """
+        value = self.values.get(column)
+        if value is None or value == "":
+            raise BadSample(self.source, f"has no {column}")
+        return value if isinstance(value, str) else str(value)
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row | BadSample]:
+    """Rows of a table.
+
+    Tab-separated files are read without quoting, as GLUE's are written; CSV files with it.
+
+    Args:
+        path: ``.jsonl``, ``.tsv``, or ``.csv`` (which may be separated by tabs all the same).
+        columns: names of a table without header.
+
+    Raises:
+        UserError: it cannot be read, is empty, or has no header.
+    """
+    text = read_text(path)
+    if path.suffix.lower() in (".jsonl", ".json"):
+        yield from _json_rows(path, text)
+        return
+    lines = text.split("\n")
+    tabs = "\t" in lines[0]
+    rows = _tab_rows(lines) if tabs else _comma_rows(text)
+    header = list(columns) if columns else next(rows, (0, []))[1]
+    if not header or len({name for name in header if name}) < len([name for name in header if name]):
+        raise UserError(f"{path}: line 1 must name the columns, each once")
+    for number, fields in rows:
+        if len(fields) != len(header) and not (columns and len(fields) > len(header)):
+            yield BadSample(f"{path}: line {number}", f"has {len(fields)} fields, the header {len(header)}")
+        else:
+            yield Row(path, number, dict(zip(header, fields, strict=False)))
+
+
+def first_fields(path: Path) -> list[str]:
+    """The fields of the first line of a table, to tell its layout."""
+    lines = read_text(path).split("\n", 1)
+    rows = _tab_rows(lines[:1]) if "\t" in lines[0] else _comma_rows(lines[0])
+    return next(rows, (0, []))[1]
+
+
+def require_columns(row: Row, wanted: Sequence[str]) -> None:
+    """Refuse a table that lacks columns.
+
+    Raises:
+        UserError: naming those that it has.
+    """
+    missing = [name for name in wanted if name not in row.values]
+    if missing:
+        has = ", ".join(name for name in row.values if name)
+        raise UserError(f"{row.path}: no column {', '.join(map(repr, missing))} among {has}")
+
+
+def _tab_rows(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, start=1):
+        if line:
+            yield number, line.split("\t")
+
+
+def _comma_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(text.splitlines(keepends=True))
+    for fields in reader:
+        if fields:
+            yield reader.line_num, fields
+
+
+def _json_rows(path: Path, text: str) -> Iterator[Row | BadSample]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield BadSample(f"{path}: line {number}", f"is not JSON ({error.msg})")
+            continue
+        if isinstance(values, dict):
+            yield Row(path, number, values)
+        else:
+            yield BadSample(f"{path}: line {number}", 'must be an object like {"text": ...}')

@@ -1,0 +1,283 @@
+"""Labelled text: sentences and pairs, tagged words, questions, choices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data2vec.data.labelled.example import Example, Read, class_names, named_label, split_files, split_of, with_split
+from data2vec.data.labelled.tables import Row, first_fields, read_rows, require_columns
+from data2vec.data.manifest import read_text
+from data2vec.errors import BadSample, UserError
+
+_TEXTS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("text_a", "text_b"),
+    ("sentence",),
+    ("text",),
+)
+_LABELS = ("label", "labels", "score", "gold_label", "similarity", "category")
+_COLA = ("source", "label", "mark", "sentence")
+_STSB = ("genre", "file", "year", "id", "score", "sentence1", "sentence2")
+
+
+def _files(source: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The file itself, or those of a folder that are named after a side; or the only one that there is."""
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such file or folder")
+    named = split_files(source, suffixes)
+    every = sorted(p for p in source.iterdir() if p.suffix.lower() in suffixes)
+    if named or len(every) == 1:
+        return named or every
+    raise UserError(
+        f"{source}: no file named after train or dev with {', '.join(suffixes)}"
+        + (f"; name one of {', '.join(p.name for p in every[:4])}" if every else "")
+    )
+
+
+def _from_files(source: Path, suffixes: Sequence[str], read: Callable[[Path], Iterable[Read]]) -> Iterator[Read]:
+    for file in _files(source, suffixes):
+        yield from with_split(read(file), split_of(file.stem))
+
+
+# Sentences and pairs
+
+
+def read_texts(
+    source: Path, *, texts: Sequence[str] = (), label: str = "", separator: str = "", labelled: bool = True
+) -> Iterator[Read]:
+    """Texts and pairs of texts with a label, a value or several labels.
+
+    Reads GLUE's tsv (CoLA's without header too), the STS benchmark's own files, CSV and JSON lines.
+
+    Args:
+        source: a file, or a folder with files named after train and dev.
+        texts: the one or two columns of text; found by their usual names if empty.
+        label: the column of the label, likewise.
+        separator: what parts several labels of one text ("a,b"); JSON lists need none.
+        labelled: False reads texts alone.
+
+    Yields:
+        Examples with a str or a pair as input; a str, or a tuple of str where there are several labels, as target.
+    """
+    names = class_names(source if source.is_dir() else source.parent)
+
+    def read(file: Path) -> Iterator[Read]:
+        for row in read_rows(file, _layout(file)):
+            yield row if isinstance(row, BadSample) else _text_example(row, texts, label, separator, labelled, names)
+
+    return _from_files(source, (".tsv", ".csv", ".jsonl"), read)
+
+
+def _layout(path: Path) -> tuple[str, ...] | None:
+    """Column names of published tables that have no header."""
+    if path.suffix.lower() not in (".tsv", ".csv"):
+        return None
+    fields = first_fields(path)
+    if len(fields) == 4 and fields[1] in ("0", "1") and fields[2] in ("", "*"):
+        return _COLA
+    if len(fields) >= 7 and fields[2].replace("train", "").isdigit() and _is_number(fields[4]):
+        return _STSB
+    return None
+
+
+def _text_example(
+    row: Row, texts: Sequence[str], label: str, separator: str, labelled: bool, names: Sequence[str]
+) -> Read:
+    columns = texts or next((usual for usual in _TEXTS if all(name in row.values for name in usual)), ("text",))
+    column = label or next((usual for usual in _LABELS if usual in row.values), "label")
+    require_columns(row, [*columns, *([column] if labelled else [])])
+    try:
+        given = tuple(row.text(name) for name in columns)
+        target = _target(row, column, separator, names) if labelled else None
+    except BadSample as error:
+        return error
+    split = split_of(str(row.values.get("split", "")))
+    return Example(row.source, given[0] if len(given) == 1 else given, target, split)
+
+
+def _target(row: Row, column: str, separator: str, names: Sequence[str]) -> str | tuple[str, ...]:
+    value = row.values[column]
+    if isinstance(value, list):
+        return tuple(named_label(str(item), names) for item in value)
+    if separator:
+        return tuple(item.strip() for item in str(value or "").split(separator) if item.strip())
+    return named_label(row.text(column).strip(), names)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+# Tagged words
+
+
+def read_tagged(source: Path) -> Iterator[Read]:
+    """Sentences of tagged words (CoNLL): one word a line, an empty line between sentences.
+
+    The word is the first column and the tag the last; where the first column counts words, the word is the second.
+
+    Yields:
+        Examples with a tuple of words as input and one of tags as target.
+    """
+    return _from_files(source, (".conll", ".conllu", ".txt", ".tsv", ".iob", ".bio"), _conll)
+
+
+def _conll(path: Path) -> Iterator[Read]:
+    words: list[tuple[str, str]] = []
+    start, problem = 0, ""
+    for number, line in enumerate([*read_text(path).split("\n"), ""], start=1):
+        fields = line.split("\t") if "\t" in line.strip() else line.split()
+        if not line.strip() or fields[0] == "-DOCSTART-":
+            if problem or words:
+                yield _sentence(path, start, words, problem)
+            words, problem = [], ""
+            continue
+        start = start if words or problem else number
+        counted = len(fields) >= 3 and fields[0].isdigit() and int(fields[0]) in (len(words), len(words) + 1)
+        if len(fields) < 2 or not fields[-1].strip():
+            problem = problem or f"line {number}"
+        else:
+            words.append((fields[1 if counted else 0], fields[-1].strip()))
+
+
+def _sentence(path: Path, start: int, words: Sequence[tuple[str, str]], problem: str) -> Read:
+    if problem:
+        return BadSample(f"{path}: {problem}", "needs a word and a tag")
+    return Example(f"{path}: line {start}", tuple(word for word, _ in words), tuple(tag for _, tag in words))
+
+
+# Questions
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about a text; `id` is what predictions are filed under."""
+
+    id: str
+    question: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A piece of a context: its text and its first character."""
+
+    text: str
+    start: int
+
+
+def read_questions(source: Path) -> Iterator[Read]:
+    """SQuAD 1.1 and 2.0 JSON.
+
+    Yields:
+        Examples with a `Question` as input and a tuple of accepted `Answer` as target (empty: there is none).
+    """
+    return _from_files(source, (".json",), _squad)
+
+
+def _squad(path: Path) -> Iterator[Read]:
+    try:
+        data = json.loads(read_text(path))
+        articles = data["data"]
+        found = [
+            (f"{path}: data[{a}].paragraphs[{p}].qas[{q}]", paragraph["context"], qa)
+            for a, article in enumerate(articles)
+            for p, paragraph in enumerate(article["paragraphs"])
+            for q, qa in enumerate(paragraph["qas"])
+        ]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: is not JSON ({error})") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: is not in SQuAD's form (data, paragraphs, context, qas): {error} is missing"
+        ) from error
+    seen: set[str] = set()
+    for source, context, qa in found:
+        yield _question(source, context, qa, seen)
+
+
+def _question(source: str, context: str, qa: Mapping[str, Any], seen: set[str]) -> Read:
+    missing = [name for name in ("id", "question") if not qa.get(name)]
+    if missing:
+        return BadSample(source, f"has no {' and no '.join(missing)}")
+    if qa["id"] in seen:
+        return BadSample(source, f"has the id {qa['id']!r} of another question")
+    seen.add(qa["id"])
+    answers = []
+    for given in qa.get("answers", ()):
+        text, start = given.get("text", ""), given.get("answer_start", -1)
+        if not text or start < 0 or context[start : start + len(text)] != text:
+            return BadSample(source, f"the answer {text!r} is not in its context at character {start}")
+        answers.append(Answer(text, start))
+    return Example(source, Question(str(qa["id"]), qa["question"], context), tuple(answers))
+
+
+# Choices
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The beginning of a text (or a question), and ways to go on."""
+
+    prompt: str
+    options: tuple[str, ...]
+
+
+def read_choices(source: Path) -> Iterator[Read]:
+    """Multiple choice: SWAG's CSV or JSON lines, or CommonsenseQA's JSON lines.
+
+    Yields:
+        Examples with `Choices` as input and the number of the right one as target.
+    """
+
+    def read(file: Path) -> Iterator[Read]:
+        for row in read_rows(file):
+            yield row if isinstance(row, BadSample) else _choices(row)
+
+    return _from_files(source, (".csv", ".jsonl"), read)
+
+
+def _choices(row: Row) -> Read:
+    if "choices" in row.values:
+        return _commonsense(row)
+    endings = [name for name in row.values if name.startswith("ending") and name[6:].isdigit()]
+    require_columns(row, ["sent1", "sent2", "ending0", "ending1"])
+    try:
+        begin = row.values["sent2"]
+        options = tuple(f"{begin} {row.text(name)}".strip() for name in sorted(endings, key=lambda name: int(name[6:])))
+        label = row.values.get("label")
+        if label in (None, ""):
+            return Example(row.source, Choices(row.text("sent1"), options))
+        if not str(label).isdigit() or int(label) >= len(options):
+            raise BadSample(row.source, f"label {label!r} is none of 0 to {len(options) - 1}")
+        return Example(row.source, Choices(row.text("sent1"), options), int(label))
+    except BadSample as error:
+        return error
+
+
+def _commonsense(row: Row) -> Read:
+    require_columns(row, ["question"])
+    choices = row.values["choices"]
+    if isinstance(choices, list):  # the original files have a list of {label, text}
+        choices = {"label": [c.get("label") for c in choices], "text": [c.get("text") for c in choices]}
+    labels, texts = choices.get("label", []), choices.get("text", [])
+    if len(labels) != len(texts) or len(texts) < 2:
+        return BadSample(row.source, "choices must have as many labels as texts, two at least")
+    question = row.values["question"]
+    prompt, key = (question.get("stem", "") if isinstance(question, dict) else question), row.values.get("answerKey")
+    if key and key not in labels:
+        return BadSample(row.source, f"answerKey {key!r} is none of {', '.join(map(str, labels))}")
+    return Example(row.source, Choices(str(prompt), tuple(map(str, texts))), labels.index(key) if key else None)

@@ -1,0 +1,206 @@
+"""Readers of labelled data: every format as people have it, and every mistake with its file and row."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from data2vec.data.labelled import audio, images, text
+from data2vec.data.labelled.example import Example, Read, Turn, divide, settle, split_of
+from data2vec.data.labelled.text import Answer, Choices, Question
+from data2vec.errors import BadSample, UserError
+
+COUNTS = [  # data set, reader, examples to train on and held out, as its README says
+    ("fsdd", audio.read_audio_classes, 1000, 250),
+    ("fsdd", audio.read_transcripts, 1000, 250),
+    ("digit_strings", audio.read_transcripts, 230, 40),
+    ("timit_sample", audio.read_transcripts, 80, 20),
+    ("diar_mix", audio.read_timelines, 28, 6),
+    ("ami_diar", audio.read_timelines, 6, 2),
+    ("agnews", text.read_texts, 4000, 500),
+    ("sst2", text.read_texts, 12_123, 842),
+    ("cola", text.read_texts, 8551, 516),
+    ("stsb", text.read_texts, 3749, 1000),
+    ("rte", text.read_texts, 1244, 139),
+    ("wnut17", text.read_tagged, 3394, 1009),
+    ("wikineural_en", text.read_tagged, 6000, 800),
+    ("xquad_en", text.read_questions, 826, 99),
+    ("commonsense_qa", text.read_choices, 850, 100),
+    ("swag_like", text.read_choices, 2600, 400),
+    ("cifar10", images.read_image_classes, 1500, 400),
+    ("tf_flowers", images.read_image_classes, 100, 25),
+    ("camvid", images.read_masks, 62, 15),
+]
+
+
+@pytest.mark.parametrize(("name", "read", "train", "dev"), COUNTS, ids=[f"{n}-{r.__name__}" for n, r, *_ in COUNTS])
+def test_real_data_in_the_formats_as_they_are(
+    data_dir: Path, name: str, read: Callable[[Path], Iterable[Read]], train: int, dev: int
+) -> None:
+    splits = divide(read(data_dir / name))
+    assert (len(splits.train), len(splits.dev), splits.skipped) == (train, dev, [])
+    sources = [example.source for example in splits.all]
+    assert len(set(sources)) == len(sources)
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    soundfile.write(tmp_path / "a.wav", np.zeros(800, dtype=np.float32), 8000)
+    return tmp_path / "a.wav"
+
+
+def put(path: Path, content: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def only(read: Iterable[Read]) -> Read:
+    (item,) = read
+    return item
+
+
+def test_three_layouts_of_transcripts(tmp_path: Path, wav: Path) -> None:
+    put(tmp_path / "train.tsv", ".\na.wav\t800\n")
+    put(tmp_path / "train.ltr", "H I | Y O U |\n")
+    assert only(audio.read_transcripts(tmp_path)) == Example(str(wav), wav, "HI YOU", "train")
+    put(tmp_path / "train.phn", "h# hh ay\n")
+    phones = only(audio.read_transcripts(tmp_path, phones=True))
+    assert isinstance(phones, Example) and phones.target == "h# hh ay"
+    table = put(tmp_path / "m.jsonl", '{"audio_filepath": "a.wav", "text": "hi  you", "split": "validation"}\n')
+    assert only(audio.read_transcripts(table)) == Example(str(wav), wav, "hi you", "dev")
+    put(tmp_path / "ls/dev/1/2/1-2.trans.txt", "1-2-0 HI\n1-2-1 YOU\n")
+    (tmp_path / "ls/dev/1/2/1-2-0.wav").write_bytes(wav.read_bytes())
+    first, second = audio.read_transcripts(tmp_path / "ls")
+    assert isinstance(first, Example) and (first.target, first.split) == ("HI", "dev")
+    assert isinstance(second, BadSample) and "no recording '1-2-1'" in str(second)
+
+
+def test_turns_with_uem(tmp_path: Path, wav: Path) -> None:
+    put(tmp_path / "dev.rttm", "SPEAKER a 1 0.5 1.25 <NA> <NA> bob <NA> <NA>\nSPEAKER b 1 x 1 <NA> <NA> bob\n")
+    put(tmp_path / "dev.uem", "a NA 0.1 2\n")
+    bad, good = audio.read_timelines(tmp_path)
+    assert isinstance(good, Example)
+    assert (good.target.turns, good.target.span) == ((Turn(0.5, 1.75, "bob"),), (0.1, 2.0))
+    assert str(bad).startswith(f"{tmp_path / 'dev.rttm'}: line 2: must be")
+    audio.write_rttm(tmp_path / "out.rttm", {"a": list(good.target.turns)})
+    again = put(tmp_path / "dev.rttm", (tmp_path / "out.rttm").read_text())
+    assert isinstance(item := only(audio.read_timelines(again)), Example) and item.target == good.target
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.csv", "text,label\nhi,good\n", ("hi", "good")),
+        ("a.csv", 'label,text\ngood,"hi, you"\n', ("hi, you", "good")),
+        ("a.tsv", "sentence1\tsentence2\tlabel\nhi\tyou\tyes\n", (("hi", "you"), "yes")),
+        ("a.tsv", "gj04\t1\t\tHi you.\n", ("Hi you.", "1")),
+        ("a.csv", "g\tf\t2014\t1\t4.5\thi\tyou\textra\n", (("hi", "you"), "4.5")),
+        ("a.jsonl", '{"text": "hi", "labels": ["x", "y"]}\n', ("hi", ("x", "y"))),
+    ],
+)
+def test_layouts_of_text(tmp_path: Path, name: str, content: str, expected: tuple[object, object]) -> None:
+    item = only(text.read_texts(put(tmp_path / name, content)))
+    assert isinstance(item, Example)
+    assert (item.input, item.target) == expected
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    table = put(tmp_path / "a.csv", "body,topics\nhi,x|y\n")
+    item = only(text.read_texts(table, texts=["body"], label="topics", separator="|"))
+    assert isinstance(item, Example) and (item.input, item.target) == ("hi", ("x", "y"))
+    with pytest.raises(UserError, match=r"no column 'label' among body, topics"):
+        list(text.read_texts(table, texts=["body"]))
+
+
+@pytest.mark.parametrize("content", ["a\tB-X\nb\tO\n\n", "0\ta\tB-X\n1\tb\tO\n", "-DOCSTART- O\n\na B-X\nb O"])
+def test_layouts_of_tagged_words(tmp_path: Path, content: str) -> None:
+    item = only(text.read_tagged(put(tmp_path / "a.conll", content)))
+    assert isinstance(item, Example)
+    assert (item.input, item.target) == (("a", "b"), ("B-X", "O"))
+
+
+def squad(answer: str, start: int, id: str = "1") -> dict[str, object]:
+    return {"id": id, "question": "who?", "answers": [{"text": answer, "answer_start": start}]}
+
+
+def test_questions(tmp_path: Path) -> None:
+    qas = [squad("Ann", 3), squad("Ann", 4, "2"), squad("Ann", 3), {"id": "4", "question": "why?", "answers": []}]
+    data = {"data": [{"paragraphs": [{"context": "It Ann.", "qas": qas}]}]}
+    good, elsewhere, again, none = text.read_questions(put(tmp_path / "a.json", json.dumps(data)))
+    assert isinstance(good, Example) and isinstance(none, Example)
+    assert (good.input, good.target) == (Question("1", "who?", "It Ann."), (Answer("Ann", 3),))
+    assert none.target == ()
+    assert "qas[1]: the answer 'Ann' is not in its context at character 4" in str(elsewhere)
+    assert "the id '1' of another question" in str(again)
+
+
+def test_choices(tmp_path: Path) -> None:
+    swag = put(tmp_path / "a.csv", "sent1,sent2,ending0,ending1,label\nShe sat.,He,ran.,fell.,1\nx,y,a,b,2\n")
+    good, bad = text.read_choices(swag)
+    assert isinstance(good, Example)
+    assert (good.input, good.target) == (Choices("She sat.", ("He ran.", "He fell.")), 1)
+    assert str(bad) == f"{swag}: line 3: label '2' is none of 0 to 1"
+    row = {"question": "where?", "choices": {"label": ["A", "B"], "text": ["here", "there"]}, "answerKey": "B"}
+    item = only(text.read_choices(put(tmp_path / "a.jsonl", json.dumps(row))))
+    assert isinstance(item, Example) and (item.input, item.target) == (Choices("where?", ("here", "there")), 1)
+
+
+def test_masks(tmp_path: Path) -> None:
+    for name, size in (("a", (4, 3)), ("b", (4, 3)), ("c", (4, 3))):
+        (tmp_path / "images/training").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "masks/training").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size).save(tmp_path / f"images/training/{name}.jpg")
+    Image.new("L", (4, 3)).save(tmp_path / "masks/training/a.png")
+    Image.new("L", (3, 4)).save(tmp_path / "masks/training/b.png")
+    good, other, missing = images.read_masks(tmp_path)
+    assert isinstance(good, Example) and good.split == "train"
+    assert "b.png: is 3 x 4 pixels, its picture 4 x 3" in str(other)
+    assert "c.jpg: has no map of classes" in str(missing)
+    put(tmp_path / "classes.csv", "index,name\n0,sky\n1,void\n")
+    assert images.read_palette(tmp_path) == images.Palette(("sky",), 1)
+
+
+def test_mistakes_name_file_and_row(tmp_path: Path, wav: Path) -> None:
+    cases: list[tuple[Iterable[Read], str]] = [
+        (text.read_texts(put(tmp_path / "1.csv", "text,label\nhi\n")), "1.csv: line 2: has 1 fields, the header 2"),
+        (text.read_texts(put(tmp_path / "2.csv", "text,label\nhi,\n")), "2.csv: line 2: has no label"),
+        (text.read_texts(put(tmp_path / "3.jsonl", "{\n")), "3.jsonl: line 1: is not JSON"),
+        (text.read_tagged(put(tmp_path / "4.conll", "a O\nb\n")), "4.conll: line 2: needs a word and a tag"),
+        (audio.read_audio_classes(put(tmp_path / "5.csv", "file,label\nb.wav,x\n")), "line 2: file 'b.wav': no such"),
+        (audio.read_transcripts(put(tmp_path / "6.csv", "file,text\na.wav,\n")), "line 2: a.wav has an empty tran"),
+        (audio.read_trials(put(tmp_path / "7.txt", "1 a.wav b.wav\n")), "line 1: no such file"),
+    ]
+    for read, message in cases:
+        with pytest.raises(UserError, match=message.replace("(", r"\(")):
+            settle(read)
+
+
+def test_bad_rows_are_left_out_only_when_asked(tmp_path: Path) -> None:
+    table = put(tmp_path / "a.csv", "text,label\nhi,x\n,y\nyou,\nthey,x\n")
+    with pytest.raises(UserError, match=r"line 3: has no text \(and 1 more like this\); .*--skip-bad"):
+        settle(text.read_texts(table))
+    good, skipped = settle(text.read_texts(table), skip_bad=True)
+    assert [example.input for example in good] == ["hi", "they"]
+    assert [skip.reason for skip in skipped] == ["has no text", "has no label"]
+
+
+def test_sides() -> None:
+    assert [split_of(name) for name in ("sts-train", "Validation", "dev", "trained", "x")] == [
+        "train",
+        "dev",
+        "dev",
+        "",
+        "",
+    ]
+    examples = [Example(str(i), i) for i in range(10)]
+    splits = divide(examples, share=0.3, seed=1)
+    assert (len(splits.train), len(splits.dev)) == (7, 3)
+    assert divide(examples, share=0.3, seed=1) == splits != divide(examples, share=0.3, seed=2)
+    assert len(divide(examples, hold_out=False).dev) == 10
+    with pytest.raises(UserError, match="some on both sides"):
+        divide(examples[:1])
