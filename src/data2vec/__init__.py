@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:  # the same names as in _HOME, for editors and type checkers; tests/meta holds the two together
+    from data2vec.conversion.loading import load_checkpoint as load_checkpoint
     from data2vec.errors import UserError as UserError
     from data2vec.keras.model import TFData2VecVisionForImageClassification as TFData2VecVisionForImageClassification
     from data2vec.keras.model import TFData2VecVisionForSemanticSegmentation as TFData2VecVisionForSemanticSegmentation
@@ -60,6 +61,7 @@ if TYPE_CHECKING:  # the same names as in _HOME, for editors and type checkers; 
     from data2vec.processing.vision import BeitImageProcessor as BeitImageProcessor
 
 _HOME = {  # public name -> the module that defines it
+    "load_checkpoint": "data2vec.conversion.loading",
     "Data2VecAudioConfig": "data2vec.models.audio.config",
     "Data2VecAudioModel": "data2vec.models.audio.model",
     "Data2VecTextConfig": "data2vec.models.text.config",

@@ -91,6 +91,20 @@ def test_images_are_normalised_as_in_training(oracle_dir: Path, tmp_path: Path, 
     assert pixels.shape == (1, 3, 64, 64)
 
 
+@pytest.mark.parametrize(("tuned", "mean"), [(False, 0.485), (True, 0.5)])
+def test_without_settings_the_published_commands_decide(
+    oracle_dir: Path, tmp_path: Path, tuned: bool, mean: float
+) -> None:
+    weights = dict(read_dump(oracle_dir, "vision")["student"])
+    if tuned:
+        weights |= {"head.weight": torch.ones(2, 48), "head.bias": torch.ones(2)}
+        weights |= {"fc_norm.weight": torch.ones(48), "fc_norm.bias": torch.ones(48)}
+        weights = {n: t for n, t in weights.items() if not n.startswith(("norm.", "lm_head."))}
+    torch.save({"module": weights}, tmp_path / "c.pth")
+    convert(tmp_path / "c.pth", tmp_path / "ours")
+    assert BeitImageProcessor.from_pretrained(tmp_path / "ours").image_mean[0] == mean
+
+
 def test_processor_files_travel_between_folders(oracle_dir: Path, tmp_path: Path) -> None:
     torch.save(content(read_dump(oracle_dir, "vision"), "vision"), tmp_path / "c.pth")
     convert(tmp_path / "c.pth", tmp_path / "ours")

@@ -154,7 +154,7 @@ def test_ctc_round_trip(oracle_dir: Path, tmp_path: Path) -> None:
     made = ctc_content(read_dump(oracle_dir, "audio"))
     torch.save(made, tmp_path / "ctc.pt")
     (tmp_path / "dict.ltr.txt").write_text("| 10\nE 5\nT 3\n", encoding="utf-8")
-    report = convert(tmp_path / "ctc.pt", tmp_path / "ours", check=False)
+    report = convert(tmp_path / "ctc.pt", tmp_path / "ours", check=True)
     assert "row 0" in report.files["vocab.json"]
     assert report.settings["num_attention_heads"] == "4 (stored settings)"
     theirs, info = transformers.Data2VecAudioForCTC.from_pretrained(tmp_path / "ours", output_loading_info=True)
@@ -165,6 +165,9 @@ def test_ctc_round_trip(oracle_dir: Path, tmp_path: Path) -> None:
     tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(tmp_path / "ours")
     assert tokenizer.get_vocab() == {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "E": 5, "T": 6}
     assert theirs.config.pad_token_id == tokenizer.pad_token_id == 0
+    wave = torch.randn(2, 4000)
+    with torch.no_grad():
+        close(load_checkpoint(tmp_path / "ours").model()(wave).logits, theirs.eval()(wave).logits)
     convert(tmp_path / "ours", tmp_path / "back" / "ctc.pt", to="fairseq")
     back = read_torch_file(tmp_path / "back" / "ctc.pt").content["model"]
     assert set(back) == set(made["model"])

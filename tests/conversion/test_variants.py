@@ -97,12 +97,20 @@ def test_roberta_language_head(dumps: dict[str, Dump], tmp_path: Path) -> None:
         "dense.weight": (48, 48),
         "dense.bias": (48,),
         "layer_norm.weight": (48,),
+        "layer_norm.bias": (48,),
         "bias": (100,),
     }.items():
         weights[f"encoder.lm_head.{name}"] = torch.ones(shape)
     found = load_checkpoint(written(tmp_path, weights), num_attention_heads=4)
     assert found.model_class == "Data2VecTextForMaskedLM"
     assert "lm_head.dense.weight" in found.published()
+    assert found.model()(torch.tensor([[0, 5, 2]])).logits.shape == (1, 3, 100)
+    weights["encoder.lm_head.weight"] = weights["encoder.sentence_encoder.embed_tokens.weight"]
+    convert(written(tmp_path, weights), tmp_path / "ours", check=True, num_attention_heads=4)
+    convert(tmp_path / "ours", tmp_path / "back.pt", to="fairseq")
+    back = load_checkpoint(tmp_path / "back.pt", num_attention_heads=4)
+    assert back.report.dropped["encoder.lm_head.weight"].startswith("tied")
+    assert same(back.head, found.head)
 
 
 # --- fine-tuned ---
@@ -128,6 +136,7 @@ def test_text_classification_heads(dumps: dict[str, Dump], tmp_path: Path) -> No
     assert {n for n in found.published() if n.startswith("classifier")} == {
         f"classifier.{part}.{leaf}" for part in ("dense", "out_proj") for leaf in ("weight", "bias")
     }
+    assert found.model()(torch.tensor([[0, 5, 2]])).logits.shape == (1, 3)
     assert found.report.dropped["classification_heads.rte.dense.weight"].startswith("another head")
 
 
@@ -150,7 +159,7 @@ def test_vision_fine_tuned_deepspeed_file(dumps: dict[str, Dump], tmp_path: Path
     transformers = pytest.importorskip("transformers")
     weights = fine_tuned_vision(dumps, shared=shared)
     path = written(tmp_path, {"module": OrderedDict(weights), "optimizer": None, "global_steps": 5})
-    report = convert(path, tmp_path / "hf", to="hf")
+    report = convert(path, tmp_path / "hf", to="hf", check=True)
     assert not [name for name, why in report.dropped.items() if "unknown" in why]
     model, info = transformers.Data2VecVisionForImageClassification.from_pretrained(
         tmp_path / "hf", output_loading_info=True
@@ -160,6 +169,10 @@ def test_vision_fine_tuned_deepspeed_file(dumps: dict[str, Dump], tmp_path: Path
     assert model.config.use_shared_relative_position_bias is shared
     assert model.config.use_relative_position_bias is not shared
     assert torch.equal(model.classifier.weight, weights["head.weight"])
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        ours = load_checkpoint(tmp_path / "hf").model()(pixels).logits
+        torch.testing.assert_close(ours, model.eval()(pixels).logits, rtol=1e-5, atol=1e-5)
     assert torch.equal(model.data2vec_vision.pooler.layernorm.weight, weights["fc_norm.weight"])
     convert(tmp_path / "hf", tmp_path / "back.pth", to="fairseq")
     back = torch.load(tmp_path / "back.pth", weights_only=False)["model"]
@@ -198,6 +211,17 @@ def test_vision_absolute_positions_and_no_scale(dumps: dict[str, Dump], tmp_path
 
 
 # --- wrappers and settings ---
+
+
+def test_names_from_the_file_cannot_paint_the_terminal(dumps: dict[str, Dump], tmp_path: Path) -> None:
+    made = content(dumps["audio"], "audio")
+    made["model"]["\x1b[2Jerased \ud800\n"] = torch.ones(1)
+    made["cfg"]["note"] = "\ud800"
+    report = convert(written(tmp_path, made), tmp_path / "ours")
+    text = report.table(full=True)
+    assert "\x1b" not in text
+    assert "unknown name" in text
+    text.encode("utf-8")
 
 
 def test_parallel_prefix_and_bare_state(dumps: dict[str, Dump], tmp_path: Path) -> None:

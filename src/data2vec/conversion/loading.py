@@ -70,7 +70,7 @@ def _from_original(source: Source, head: str | None, overrides: Mapping[str, Any
         parts = take_apart(source.content)
         layout = recognize(parts.model)
         if layout is None:
-            some = ", ".join(map(str, list(parts.model)[:4]))[:300]
+            some = ", ".join(ascii(str(name)) for name in list(parts.model)[:4])[:300]
             raise CheckpointError(f"of no layout that is known; its first names are {some or 'none'}")
         report = Report(str(source.path), layout.name)
         tensors = translate(layout, parts, report, head)

@@ -162,7 +162,7 @@ def _translate(
                 tensor = tensor.reshape(tensor.shape[0], *tensor.shape[-3:])
             parts = split_qkv(ours, tensor) if layout.table.fused else {ours: tensor}
             if clash := sorted(set(parts) & {key.removeprefix(owner) for key in found}):
-                raise CheckpointError(f"two tensors claim {clash[0]}, one is {name}")
+                raise CheckpointError(f"two tensors claim {clash[0]}, one is {name[:200]!r}")
             found |= {owner + key: value for key, value in parts.items()}
             report.used[label] = owner + ours
     return found

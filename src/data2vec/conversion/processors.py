@@ -166,7 +166,8 @@ def _write_images(checkpoint: Checkpoint, folder: Path) -> None:
     imagenet = settings.flag("imagenet_default_mean_and_std")
     how = "stored settings"
     if imagenet is None:
-        imagenet, how = True, "assumed: the published commands normalise with ImageNet's mean and deviation"
+        imagenet = checkpoint.kind[1] == 2 or "classifier.weight" not in checkpoint.tensors
+        how = "assumed from the published commands: fine-tuning of version 1 alone leaves ImageNet's out"
     size = dict(zip(("height", "width"), checkpoint.config.image_shape, strict=True))
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else ((0.5,) * 3, (0.5,) * 3)
     BeitImageProcessor(size=size, crop_size=size, image_mean=mean, image_std=std).save_pretrained(folder)

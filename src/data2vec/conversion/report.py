@@ -49,7 +49,12 @@ class Report:
         return "\n".join(lines)
 
 
+def _shown(text: str) -> str:
+    """Names come from the file: no control characters, no escape sequences for the terminal, no lone surrogates."""
+    return text if text.isprintable() else ascii(text)
+
+
 def _columns(title: str, rows: Iterable[tuple[str, str]]) -> list[str]:
-    rows = list(rows)
+    rows = [(_shown(name), _shown(text)) for name, text in rows]
     width = max((len(name) for name, _ in rows), default=0)
     return [f"  {title:<9}{name:<{width}}  {text}" for name, text in rows]

@@ -166,7 +166,10 @@ FAIRSEQ_TEXT = Table(
         ("encoder.lm_head.0", "encoder.regression_head.0"),
         ("encoder.lm_head.2", "encoder.regression_head.2"),
     ],
-    recomputed={r"(^|\.)version$": "a format number, always 3"},
+    recomputed={
+        r"(^|\.)version$": "a format number, always 3",
+        r"^encoder\.lm_head\.weight$": "tied: the word embeddings",
+    },
 )
 
 BEIT = Table(

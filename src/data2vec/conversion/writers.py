@@ -42,7 +42,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, pretraining: bool =
         why = "transformers has no place for them (--to data2vec keeps them)"
         checkpoint.report.dropped["(teacher, prediction head)"] = why
     account = {"report": checkpoint.report.to_dict(), "stored": checkpoint.settings}
-    text = json.dumps(account, indent=1, ensure_ascii=False)
+    text = json.dumps(account, indent=1)
     (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -112,7 +112,9 @@ def _renamed(layout: Original, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def _recomputed(checkpoint: Checkpoint, model: Mapping[str, Any]) -> dict[str, Tensor]:
     """Buffers that the original keeps and we compute."""
     if checkpoint.kind == ("text", 1):
-        return {"encoder.sentence_encoder.version": torch.Tensor([3])}
+        tied = "encoder.lm_head.dense.weight" in model
+        words = {"encoder.lm_head.weight": model["encoder.sentence_encoder.embed_tokens.weight"]} if tied else {}
+        return {"encoder.sentence_encoder.version": torch.Tensor([3]), **words}
     made = {}
     if isinstance(checkpoint.config, Data2VecVisionConfig):
         for name in model:
