@@ -22,7 +22,7 @@ from data2vec.hub import resolve
 from data2vec.keras.backend import EXTRA, keras
 from data2vec.modeling import LoadReport
 from data2vec.models.names import NameTable
-from data2vec.weights import SAFETENSORS, WEIGHT_PATTERNS, read_file, read_weights
+from data2vec.weights import SAFETENSORS, WEIGHT_PATTERNS, read_weights
 
 TF_H5 = "tf_model.h5"
 COUNTER = "num_batches_tracked"
@@ -49,10 +49,13 @@ class Slot:
         shape = tuple(self.variable.shape)
         return tuple(shape[axis] for axis in _stored_axes(len(shape))) if self.is_kernel else shape
 
+    def to_stored(self, values: Any) -> Any:
+        """An array in the variable's layout (its value, its gradient) as it lies on disk."""
+        return np.ascontiguousarray(values.transpose(_stored_axes(values.ndim))) if self.is_kernel else values
+
     def read(self) -> Tensor:
         """The variable as it is stored."""
-        values = keras.ops.convert_to_numpy(self.variable)
-        return torch.from_numpy(np.array(values.transpose(_stored_axes(values.ndim)) if self.is_kernel else values))
+        return torch.from_numpy(np.array(self.to_stored(keras.ops.convert_to_numpy(self.variable))))
 
     def assign(self, stored: Tensor) -> None:
         """Fill the variable with a stored tensor."""
@@ -126,7 +129,7 @@ def read_h5(file: Path) -> dict[str, Tensor]:
 
     def collect(path: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            weights[path.partition("/")[2]] = torch.from_numpy(np.asarray(item))  # the first part repeats the layer
+            weights[path.split("/", 2)[2]] = torch.from_numpy(np.asarray(item))  # after group and model name
 
     try:
         with h5py.File(file, "r") as handle:
@@ -136,23 +139,18 @@ def read_h5(file: Path) -> dict[str, Tensor]:
     return from_tf_names(weights)
 
 
-def read_tf_safetensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a ``model.safetensors`` with TensorFlow's names under their published names."""
-    return from_tf_names(read_file(file))
-
-
 _TF_LEAVES = {**_KERNEL, **_NORM, "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
 def from_tf_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """TensorFlow's names and layouts, as transformers 4 wrote them, to the published ones.
 
-    ``tf_data2_vec_.../data2vec_vision/encoder/layer_._0/intermediate/dense/kernel:0`` (in, out) becomes
+    ``data2vec_vision/encoder/layer_._0/intermediate/dense/kernel:0`` (in, out) becomes
     ``data2vec_vision.encoder.layer.0.intermediate.dense.weight`` (out, in).
     """
     published: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        path, _, leaf = name.partition("/")[2].removesuffix(":0").rpartition("/")
+        path, _, leaf = name.removesuffix(":0").rpartition("/")
         path = re.sub(r"layer_\._(\d+)", r"layer.\1", path).replace("/", ".")
         if leaf == "kernel":
             tensor = tensor.permute(_stored_axes(tensor.dim())).contiguous()
