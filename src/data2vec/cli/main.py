@@ -10,6 +10,9 @@ _COMMANDS = {  # name -> (module with `main(argv)` that returns an exit status o
     "pretrain": ("data2vec.cli.pretrain", "pre-train on a folder of recordings, images or text"),
     "convert": ("data2vec.cli.convert", "checkpoints from and to fairseq, the BEiT fork and transformers"),
     "probe": ("data2vec.cli.probe", "k-NN and linear probe of a model's frozen features"),
+    "finetune": ("data2vec.cli.finetune", "fine-tune a model for a task on labelled files"),
+    "evaluate": ("data2vec.cli.evaluate", "judge a fine-tuned model on labelled files"),
+    "predict": ("data2vec.cli.predict", "what a fine-tuned model says about files or texts"),
     "demo": ("data2vec.cli.demo", "pre-train on embedded data in all three modalities, and report"),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, Protocol
@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data2vec.data.audio import Sample
-from data2vec.data.collate import Collator, Row
+from data2vec.data.collate import Row
 from data2vec.data.config import LoaderConfig
 from data2vec.data.sampler import BucketSampler, GlobalBatch, Ints, split
 from data2vec.data.seeds import Stream, generator
@@ -33,6 +33,14 @@ class Samples(Protocol):
 
     def load(self, index: int, epoch: int, crop: int | None = None) -> Sample:
         """One sample as named arrays, cut to `crop` where given; raises `BadSample`."""
+        ...
+
+
+class Collate(Protocol):
+    """Builds a batch of rows that belong to global batch `position` of `epoch` (`data2vec.data.collate.Collator`)."""
+
+    def __call__(self, rows: Sequence[Row], epoch: int, position: int) -> dict[str, torch.Tensor]:
+        """Named tensors, rows first."""
         ...
 
 
@@ -91,7 +99,7 @@ class Loader:
         self,
         samples: Samples,
         sampler: BucketSampler,
-        collate: Collator,
+        collate: Collate,
         config: LoaderConfig | None = None,
         *,
         rank: int = 0,
@@ -160,7 +168,7 @@ class Loader:
 class MicroBatches(Dataset[Loaded]):
     """A map from requests to batches: what a worker does."""
 
-    def __init__(self, samples: Samples, collate: Collator, seed: int) -> None:
+    def __init__(self, samples: Samples, collate: Collate, seed: int) -> None:
         self.samples = samples
         self.collate = collate
         self.seed = seed

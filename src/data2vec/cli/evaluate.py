@@ -1,0 +1,57 @@
+"""``data2vec evaluate TASK DATA --model DIR``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from data2vec.cli.arguments import parse
+from data2vec.recipes.finetune import FINETUNE, finetune_preset
+from data2vec.tasks.config import LabelledConfig
+
+
+@dataclass
+class Arguments:
+    """Judge a fine-tuned model on the held-out side of labelled files (on all of them where they have no sides).
+
+    Attributes:
+        data_path: labelled files: a folder or a table.
+        model: the fine-tuned model, or the run that made it.
+        out: for scores.json, predictions.jsonl and report.html; `evaluation` beside the model if not given.
+        json: print the scores as JSON.
+        data: how the files are read.
+    """
+
+    data_path: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
+    model: Path
+    out: Path | None = None
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    data: LabelledConfig = field(default_factory=LabelledConfig)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Judge, and print the scores."""
+    if list(argv[:1]) in ([], ["-h"], ["--help"]):
+        print(
+            f"usage: data2vec evaluate TASK DATA --model DIR [--json] [--out DIR] ...\n\ntasks: {', '.join(FINETUNE)}"
+        )
+        return
+    config = finetune_preset(argv[0], "little")
+    default = Arguments(tyro.MISSING, tyro.MISSING, data=config.data)
+    arguments = parse(Arguments, argv[1:], prog=f"data2vec evaluate {argv[0]}", default=default)
+
+    from data2vec.training.finetune import evaluate_model  # loads torch: not for --help
+
+    out = arguments.out or arguments.model / "evaluation"
+    scores = evaluate_model(arguments.data_path, arguments.model, replace(config, data=arguments.data), out)
+    if arguments.json:
+        print(json.dumps(scores))
+    else:
+        width = max(map(len, scores))
+        print("\n".join(f"{name:<{width}}  {value:.4f}" for name, value in scores.items()))
+        print(f"predictions and a report: {out}")

@@ -1,0 +1,197 @@
+"""Everything that decides a fine-tuning run, in one value, and its presets. No torch.
+
+``little`` is for thousands of examples or fewer and a model that a CPU trains; its values are ours. ``base`` holds the
+published values of the base models (algorithms.md 4 names the files they are from).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from data2vec.data.config import LoaderConfig
+from data2vec.errors import UserError
+from data2vec.tasks.config import UNITS, AugmentConfig, LabelledConfig, TaskName
+from data2vec.training.config import OptimConfig, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """A whole fine-tuning run.
+
+    Attributes:
+        task: what is learned.
+        data: what is read, and the size of a batch.
+        augment: what is done to training examples.
+        network: fields of the model's config.json to change: dropouts, drop path, time and channel masks ...
+        freeze: ``frontend``: the convolutions, patch or word embeddings stay as they are; ``encoder``: all but the
+            head does.
+        freeze_updates: only the head learns for so many updates.
+        lora: rank of low-rank adapters on the attention's q and v, with the rest of the encoder frozen; 0 is off.
+        scratch: begin with fresh weights (of the same architecture) instead of the model's.
+        optim: optimizer and schedule.
+        train: the loop; evaluated on the held-out examples every `eval_every` updates.
+        loader: order and workers.
+    """
+
+    task: TaskName
+    data: LabelledConfig = field(default_factory=LabelledConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    network: dict[str, float] = field(default_factory=dict)
+    freeze: Literal["none", "frontend", "encoder"] = "none"
+    freeze_updates: int = 0
+    lora: int = 0
+    scratch: bool = False
+    optim: OptimConfig
+    train: TrainConfig
+    loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(max_bad_share=0.0))
+
+    def __post_init__(self) -> None:
+        if self.freeze_updates < 0 or self.lora < 0:
+            raise UserError(f"freeze_updates={self.freeze_updates}, lora={self.lora}: must not be negative")
+        if self.augment.soft and self.task not in (
+            "audio-classification",
+            "text-classification",
+            "image-classification",
+        ):
+            raise UserError(f"mixup, cutmix and smoothing are for classes, not for {self.task}")
+        if (self.augment.mixup or self.augment.cutmix) and self.task == "text-classification":
+            raise UserError("texts cannot be blended: augment.mixup=0, augment.cutmix=0")
+
+    @property
+    def budget(self) -> int:
+        """Size of a global batch as the sampler counts it: samples (of 16 kHz), tokens or images."""
+        return round(self.data.batch * (16_000 if UNITS[self.task] == "seconds" else 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` reads them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FinetuneConfig:
+        """What `to_dict` wrote.
+
+        Raises:
+            UserError: a name or a value that this version does not know.
+        """
+        try:
+            return _read(cls, {name: value for name, value in values.items() if name in _NAMES})  # type: ignore[no-any-return]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"these are not the settings of a fine-tuning run of this version: {error}") from error
+
+
+_NAMES = {item.name for item in dataclasses.fields(FinetuneConfig)}
+
+
+def _read(kind: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _read(hints[name], item) for name, item in value.items()})
+    return tuple(value) if isinstance(value, list) else value
+
+
+# Presets
+
+
+def _optim(lr: float, **changes: Any) -> OptimConfig:
+    """Adam, a tenth of warm-up, linear to 0."""
+    plain = OptimConfig(lr=lr, weight_decay=0.01, clip_norm=1.0, schedule="polynomial", warmup=0.1, hold=0.0)
+    return replace(plain, **changes)
+
+
+def _train(updates: int, evaluations: int = 20, patience: int = 0) -> TrainConfig:
+    return TrainConfig(
+        updates=updates, eval_every=max(1, updates // evaluations), patience=patience, log_every=max(1, updates // 40)
+    )
+
+
+def audio_classification_little() -> FinetuneConfig:
+    """Minutes of clips, a small encoder."""
+    return FinetuneConfig(
+        task="audio-classification",
+        data=LabelledConfig(batch=16),
+        augment=AugmentConfig(speed=0.1, noise=20.0),
+        network={"mask_time_prob": 0.1, "mask_time_length": 3, "mask_time_min_masks": 1, "classifier_proj_size": 256},
+        optim=_optim(5e-4),
+        train=_train(1200, patience=8),
+    )
+
+
+def text_classification_little() -> FinetuneConfig:
+    """Thousands of texts, a small encoder."""
+    return FinetuneConfig(
+        task="text-classification",
+        data=LabelledConfig(batch=2048),
+        network={"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
+        optim=_optim(3e-4, layer_decay=0.8),
+        train=_train(800, patience=6),
+    )
+
+
+def image_classification_little() -> FinetuneConfig:
+    """Thousands of pictures, a small encoder."""
+    return FinetuneConfig(
+        task="image-classification",
+        data=LabelledConfig(batch=64),
+        augment=AugmentConfig(images="tiny", mixup=0.4, cutmix=1.0, mix_prob=0.5, smoothing=0.1),
+        network={"drop_path_rate": 0.1},
+        optim=_optim(1e-3, layer_decay=0.75, weight_decay=0.05, schedule="cosine"),
+        train=_train(2000),
+    )
+
+
+def text_classification_base() -> FinetuneConfig:
+    """GLUE's settings (SST-2: 20,935 updates of 32 sentences; other tasks differ in length and batch)."""
+    return FinetuneConfig(
+        task="text-classification",
+        data=LabelledConfig(batch=32 * 128, max_length=0),
+        optim=OptimConfig(lr=2e-5, weight_decay=0.1, schedule="polynomial", warmup=0.06, hold=0.0, decay="all"),
+        train=_train(20_935),
+    )
+
+
+def image_classification_base() -> FinetuneConfig:
+    """ViT-B of data2vec 1 on ImageNet (README of the original): 100 epochs of 1024 pictures."""
+    return FinetuneConfig(
+        task="image-classification",
+        data=LabelledConfig(batch=1024),
+        augment=AugmentConfig(
+            images="crop_flip", mixup=0.8, cutmix=1.0, smoothing=0.1, rand_augment=2, magnitude=9, erasing=0.25
+        ),
+        network={"drop_path_rate": 0.2},
+        optim=OptimConfig(
+            optimizer="adamw",
+            lr=4e-3,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            weight_decay=0.0,
+            schedule="cosine",
+            warmup=0.1,
+            layer_decay=0.65,
+        ),
+        train=_train(125_100, evaluations=100),
+    )
+
+
+FINETUNE: Mapping[TaskName, Mapping[str, Callable[[], FinetuneConfig]]] = {
+    "audio-classification": {"little": audio_classification_little},
+    "text-classification": {"little": text_classification_little, "base": text_classification_base},
+    "image-classification": {"little": image_classification_little, "base": image_classification_base},
+}
+
+
+def finetune_preset(task: str, name: str) -> FinetuneConfig:
+    """The preset of that name.
+
+    Raises:
+        UserError: unknown; names the known ones.
+    """
+    if task not in FINETUNE:
+        raise UserError(f"unknown task {task!r}; known: {', '.join(FINETUNE)}")
+    presets = FINETUNE[task]  # type: ignore[index]
+    if name not in presets:
+        raise UserError(f"unknown preset {name!r} for {task}; known: {', '.join(presets)}")
+    return presets[name]()

@@ -1,0 +1,1 @@
+"""Downstream tasks, one file a kind: labelled data -> batch -> model -> answers -> score."""

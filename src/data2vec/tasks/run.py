@@ -1,0 +1,115 @@
+"""Running a task on examples: rows of like length in batches, answers back to examples, scores."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data2vec.data.labelled.example import Example
+from data2vec.data.skips import Skipped
+from data2vec.errors import BadSample, UserError
+from data2vec.tasks.task import Downstream, Item, Prediction, collate
+
+
+def usable(
+    task: Downstream, examples: Sequence[Example], *, train: bool = False, skip_bad: bool = False
+) -> tuple[list[Item], list[Skipped]]:
+    """Rows of the examples that the task can use.
+
+    Raises:
+        UserError: one cannot be used and `skip_bad` is off, or none can.
+    """
+    items: list[Item] = []
+    bad: list[BadSample] = []
+    for item in task.items(examples, train=train):
+        (items if isinstance(item, Item) else bad).append(item)  # type: ignore[arg-type]
+    if bad and not skip_bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise UserError(f"{bad[0]}{more}; mend it, or leave such examples out with --skip-bad")
+    if not items:
+        raise UserError(str(bad[0]) if bad else "there are no examples")
+    return items, [Skipped.of(each) for each in bad]
+
+
+def batches(items: Sequence[Item], budget: int) -> Iterator[list[int]]:
+    """Places of the items in batches of like length, longest first; rows x longest row stay within `budget`."""
+    order = sorted(range(len(items)), key=lambda place: -items[place].size)
+    held: list[int] = []
+    for place in order:
+        if held and (len(held) + 1) * items[held[0]].size > budget:
+            yield held
+            held = []
+        held.append(place)
+    if held:
+        yield held
+
+
+@torch.no_grad()
+def predict(
+    task: Downstream, items: Sequence[Item], budget: int, *, progress: Callable[[int], None] = lambda _: None
+) -> list[Prediction]:
+    """Predictions, one an example, in the order of their first items.
+
+    Args:
+        task: its model is put into eval mode for the time being.
+        items: of the examples.
+        budget: of a batch; see `batches`.
+        progress: called with the number of items done.
+    """
+    model = task.model
+    was_training = model.training
+    model.eval()
+    answers: list[Any] = [None] * len(items)
+    try:
+        for places in batches(items, budget):
+            batch = collate([task.encode(items[place], None) for place in places], task.fills)
+            batch = {name: value.to(model.device) for name, value in batch.items()}
+            output = model(**inputs_of(batch))
+            for place, answer in zip(places, task.answers(output, batch), strict=True):
+                answers[place] = answer
+            progress(len(places))
+    finally:
+        model.train(was_training)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, item in enumerate(items):
+        groups[id(item.example)].append(place)
+    return [
+        {"source": items[places[0]].example.source}
+        | task.predict([items[place] for place in places], [answers[place] for place in places])
+        for places in groups.values()
+    ]
+
+
+_LABELS = ("labels", "start_positions", "end_positions")
+
+
+def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A batch without its labels."""
+    return {name: value for name, value in batch.items() if name not in _LABELS}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        scores: the metrics.
+        predictions: one an example.
+        examples: those judged, in the same order.
+    """
+
+    scores: dict[str, float]
+    predictions: list[Prediction]
+    examples: list[Example]
+
+
+def evaluate(task: Downstream, items: Sequence[Item], budget: int) -> Evaluation:
+    """Predict and score."""
+    examples = list({id(item.example): item.example for item in items}.values())
+    predictions = predict(task, items, budget)
+    return Evaluation(task.score(examples, predictions), predictions, examples)
