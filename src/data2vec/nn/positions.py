@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data2vec.nn.conv import same_conv
+
 
 class PositionalConv(nn.Module):
     """One layer of the positional convolution: grouped convolution -> layer norm without affine -> activation."""
@@ -20,8 +22,7 @@ class PositionalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D). An even kernel drops its last frame, as the original does."""
-        frames = x.shape[1]
-        x = self.conv(x.transpose(1, 2)).transpose(1, 2)[:, :frames]
+        x = same_conv(x, self.conv.weight, self.conv.bias, self.conv.groups)
         return self.activation(F.layer_norm(x, x.shape[-1:]))
 
 
@@ -52,23 +53,27 @@ class RelativePositionBias(nn.Module):
     Args:
         grid: (rows, columns) that the table was made for.
         heads: H.
+        compatible: read the table of a grid that is not square as transformers does, with its axes swapped.
     """
 
-    def __init__(self, grid: tuple[int, int], heads: int) -> None:
+    def __init__(self, grid: tuple[int, int], heads: int, *, compatible: bool = False) -> None:
         super().__init__()
         self.grid = grid
+        self.swapped = compatible and grid[0] != grid[1]
         self.table = nn.Parameter(torch.zeros((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, heads))
 
     def forward(self, grid: tuple[int, int] | None = None) -> Tensor:
         """The bias (1, H, P + 1, P + 1) on `grid`; other grids interpolate the offsets."""
         grid = grid or self.grid
         index = relative_position_index(*grid).to(self.table.device)
-        table = self._resized(grid) if grid != self.grid else self.table
+        table = self._resized(grid) if grid != self.grid or self.swapped else self.table
         side = grid[0] * grid[1] + 1
         return table[index.flatten()].view(side, side, -1).permute(2, 0, 1).unsqueeze(0).contiguous()
 
     def _resized(self, grid: tuple[int, int]) -> Tensor:
         rows, columns = 2 * self.grid[0] - 1, 2 * self.grid[1] - 1
+        if self.swapped:
+            rows, columns = columns, rows
         offsets = self.table[:-3].view(1, rows, columns, -1).permute(0, 3, 1, 2)
         offsets = F.interpolate(offsets, size=(2 * grid[0] - 1, 2 * grid[1] - 1), mode="bilinear")
         return torch.cat([offsets[0].flatten(1).t(), self.table[-3:]])

@@ -44,7 +44,8 @@ class AudioFrontend(nn.Module):
         """(B, samples) -> convolution features (B, T, conv_dim[-1]), ``T = config.frames(samples)``."""
         frames = self.config.frames(waveform.shape[1])
         step = self.config.inputs_to_logits_ratio
-        x = F.pad(waveform, (0, -waveform.shape[1] % step))[..., None]
+        dtype = self.projection.weight.dtype
+        x = F.pad(waveform.to(dtype), (0, -waveform.shape[1] % step))[..., None]
         for layer in self.convs:
             x = layer(x)
         return x[:, :frames]

@@ -137,7 +137,7 @@ def _valid_first(x: Tensor, padding_mask: Tensor) -> tuple[Tensor, Tensor]:
 def statistics(x: Tensor, counts: Tensor | None = None) -> Statistics:
     """Mean and unbiased standard deviation over the first `counts` (B,) frames of x (B, T, D), all if None."""
     if counts is None:
-        counts = torch.full((len(x),), x.shape[1], device=x.device)
+        counts = torch.full((x.shape[0],), x.shape[1], device=x.device)
     inside = (torch.arange(x.shape[1], device=x.device) < counts[:, None])[..., None]
     number = counts[:, None].to(x.dtype)
     mean = torch.where(inside, x, 0.0).sum(dim=1) / number

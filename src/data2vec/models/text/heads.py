@@ -48,6 +48,10 @@ class LanguageModelHead(nn.Module):
         self.decoder = nn.Linear(width, vocabulary)
         self.bias = self.decoder.bias
 
+    def reset_parameters(self) -> None:
+        """No bias."""
+        nn.init.zeros_(self.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, H) -> (B, L, V)."""
         scores: Tensor = self.decoder(self.norm(F.gelu(self.dense(x))))
@@ -124,6 +128,13 @@ class _LanguageModel(_TextHeadModel):
         super().__init__(config)
         self.head = LanguageModelHead(config.hidden_size, config.vocab_size, config.layer_norm_eps)
         self.init_weights()
+
+    def init_module(self, module: nn.Module) -> None:
+        """As the base model; the head's own parameter is its bias."""
+        if isinstance(module, LanguageModelHead):
+            module.reset_parameters()
+        else:
+            super().init_module(module)
 
     def tie_weights(self) -> None:
         """As configured; the two names of the bias stay one parameter in any case."""

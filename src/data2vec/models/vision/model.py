@@ -5,7 +5,9 @@ Shapes: B batch, P patches, H hidden size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -36,17 +38,20 @@ class VisionEncoder(nn.Module):
         heads, depth = config.num_attention_heads, config.num_hidden_layers
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         patches = self.grid[0] * self.grid[1]
+        side = math.isqrt(patches)  # transformers takes any grid for a square one
+        self.position_grid = (side, side) if config.is_compatible and side * side == patches else self.grid
         absolute = config.use_absolute_position_embeddings
         self.positions = nn.Parameter(torch.zeros(1, patches + 1, config.hidden_size)) if absolute else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.shared_bias = RelativePositionBias(self.grid, heads) if config.use_shared_relative_position_bias else None
+        table = partial(RelativePositionBias, self.grid, heads, compatible=config.is_compatible)
+        self.shared_bias = table() if config.use_shared_relative_position_bias else None
         own = range(depth) if config.use_relative_position_bias else ()
-        self.biases = nn.ModuleList(RelativePositionBias(self.grid, heads) for _ in own)
+        self.biases = nn.ModuleList(table() for _ in own)
         self.blocks = Transformer(transformer_config(config))
 
     def input(self, patches: Tensor, grid: Grid) -> Tensor:
         """Patches (B, P, H) on `grid` -> the first block's input (B, P + 1, H)."""
-        x = torch.cat([self.cls_token.expand(len(patches), -1, -1).to(patches.dtype), patches], dim=1)
+        x = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1).to(patches.dtype), patches], dim=1)
         if self.positions is not None:
             x = x + self.resized_positions(grid)
         dropped: Tensor = self.dropout(x)
@@ -55,9 +60,9 @@ class VisionEncoder(nn.Module):
     def resized_positions(self, grid: Grid) -> Tensor:
         """The absolute positions (1, P + 1, H), interpolated (bicubic) to `grid`."""
         assert self.positions is not None
-        if grid == self.grid:
+        if grid == self.position_grid:
             return self.positions
-        table = self.positions[:, 1:].view(1, *self.grid, -1).permute(0, 3, 1, 2)
+        table = self.positions[:, 1:].view(1, *self.position_grid, -1).permute(0, 3, 1, 2)
         table = F.interpolate(table, size=grid, mode="bicubic", align_corners=False)
         return torch.cat([self.positions[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
 
