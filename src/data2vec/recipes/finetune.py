@@ -102,9 +102,77 @@ def _optim(lr: float, **changes: Any) -> OptimConfig:
     return replace(plain, **changes)
 
 
+def _tri_stage(lr: float) -> OptimConfig:
+    """wav2vec 2.0's fine-tuning: a tenth up, four tenths held, the rest exponentially down to a twentieth."""
+    return OptimConfig(
+        lr=lr,
+        betas=(0.9, 0.98),
+        eps=1e-8,
+        weight_decay=0.0,
+        schedule="tri_stage",
+        warmup=0.1,
+        hold=0.4,
+        init_scale=0.01,
+        final_scale=0.05,
+    )
+
+
 def _train(updates: int, evaluations: int = 20, patience: int = 0) -> TrainConfig:
     return TrainConfig(
         updates=updates, eval_every=max(1, updates // evaluations), patience=patience, log_every=max(1, updates // 40)
+    )
+
+
+def asr_little() -> FinetuneConfig:
+    """Minutes of transcribed speech, a small encoder: tri-stage, the head alone first, masks in time and channel."""
+    return FinetuneConfig(
+        task="asr",
+        data=LabelledConfig(batch=60),
+        network={
+            "mask_time_prob": 0.3,
+            "mask_time_length": 5,
+            "mask_feature_prob": 0.1,
+            "mask_feature_length": 16,
+            "layerdrop": 0.0,
+            "final_dropout": 0.1,
+        },
+        freeze_updates=100,
+        optim=_tri_stage(lr=1e-3),
+        train=_train(2000),
+    )
+
+
+def asr_base() -> FinetuneConfig:
+    """``base_100h.yaml`` of fairseq: 100 hours of LibriSpeech, 80,000 updates of 27 minutes (2 GPUs x 4 x 3.2 M)."""
+    return FinetuneConfig(
+        task="asr",
+        data=LabelledConfig(batch=1600, max_seconds=36),
+        network={
+            "mask_time_prob": 0.65,
+            "mask_time_length": 10,
+            "mask_feature_prob": 0.5,
+            "mask_feature_length": 64,
+            "layerdrop": 0.1,
+            "activation_dropout": 0.1,
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+            "final_dropout": 0.0,
+        },
+        freeze="frontend",
+        optim=_tri_stage(lr=3e-5),
+        train=_train(80_000),
+    )
+
+
+def asr_base_10h() -> FinetuneConfig:
+    """``base_10h.yaml`` of fairseq: the encoder is frozen for half of the 20,000 updates."""
+    base = asr_base()
+    return replace(
+        base,
+        network={**base.network, "layerdrop": 0.05},
+        freeze_updates=10_000,
+        optim=_tri_stage(lr=5e-5),
+        train=_train(20_000),
     )
 
 
@@ -177,6 +245,7 @@ def image_classification_base() -> FinetuneConfig:
 
 
 FINETUNE: Mapping[TaskName, Mapping[str, Callable[[], FinetuneConfig]]] = {
+    "asr": {"little": asr_little, "base": asr_base, "base-10h": asr_base_10h},
     "audio-classification": {"little": audio_classification_little},
     "text-classification": {"little": text_classification_little, "base": text_classification_base},
     "image-classification": {"little": image_classification_little, "base": image_classification_base},

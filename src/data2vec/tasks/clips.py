@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from data2vec.data.audio import Sample
 from data2vec.data.labelled.audio import read_audio_classes
 from data2vec.data.labelled.example import Example, Read, opened
+from data2vec.decoding.long import Chunk, Recording, chunks
 from data2vec.errors import BadSample
 from data2vec.evaluation.metrics import Confusion
 from data2vec.modeling import PreTrainedModel
@@ -46,6 +49,41 @@ def prepare(wave: Wave, extractor: Wav2Vec2FeatureExtractor) -> Wave:
     batch = extractor(wave, sampling_rate=extractor.sampling_rate, return_attention_mask=False, return_tensors="np")
     ready: Wave = batch["input_values"][0]
     return ready
+
+
+@lru_cache(maxsize=8)
+def _recording(file: str | Path, sampling_rate: int, normalize: bool) -> Recording:
+    return Recording(file, sampling_rate, normalize=normalize)
+
+
+def read_window(file: str | Path, window: Chunk, extractor: Wav2Vec2FeatureExtractor) -> Wave:
+    """A part of a recording, normalised as the whole is; raises `BadSample`."""
+    recording = _recording(file, extractor.sampling_rate, extractor.do_normalize)
+    return recording.read(window.start, window.stop)
+
+
+def windows(samples: int, model: PreTrainedModel, sampling_rate: int, seconds: float) -> list[Chunk]:
+    """A recording in parts of at most `seconds`, a sixth of which is heard on either side of what is kept."""
+    ratio: int = model.config.inputs_to_logits_ratio
+    length = max(int(seconds * sampling_rate), model.config.receptive_field)
+    return [Chunk(0, samples, 0, None)] if samples <= length else list(chunks(samples, length, length // 6, ratio))
+
+
+def join_frames(items: Sequence[Item], answers: Sequence[Any]) -> npt.NDArray[np.float32]:
+    """(frames, classes) of a whole recording, from those of its windows (the `part` of each item)."""
+    kept = []
+    for item, frames in zip(items, answers, strict=True):
+        window: Chunk = item.part
+        stop = None if window.keep is None else window.skip + window.keep
+        kept.append(frames[window.skip : stop])
+    return np.concatenate(kept)
+
+
+def frame_rows(output: Any) -> list[npt.NDArray[np.float32]]:
+    """A head's scores (B, T, C) as one array a row, without padded frames."""
+    rows = rows_of(output.logits)
+    mask = getattr(output, "frame_mask", None)
+    return rows if mask is None else [row[valid.cpu().numpy()] for row, valid in zip(rows, mask, strict=True)]
 
 
 def disturb(wave: Wave, augment: AugmentConfig, rng: np.random.Generator) -> Wave:

@@ -44,6 +44,9 @@ class LabelledConfig:
         problem: of text-classification: one class, several labels, or a value; found out from the labels if empty.
         lowercase: fold the case of text (asr: upper where the tokenizer's letters are).
         phones: asr and audio-frames: phones (``.phn``) in place of letters and speakers.
+        frames: audio-frames: ``names`` (each speaker or phone is a class), ``speech`` (somebody speaks or nobody does),
+            ``turns`` (speakers are numbered as it suits each recording: new ones can be told apart).
+        speakers: audio-frames with ``turns``: the most that speak in a recording.
         trials: speaker-verification: the list of pairs to be judged by; ``trials_dev.txt`` in the data if empty.
         dev_share: held out where the data do not say what is.
         seed: of that draw.
@@ -62,6 +65,8 @@ class LabelledConfig:
     problem: Literal["", "single_label", "multi_label", "regression"] = ""
     lowercase: bool = False
     phones: bool = False
+    frames: Literal["names", "speech", "turns"] = "names"
+    speakers: int = 3
     trials: str = ""
     dev_share: float = 0.2
     seed: int = 0
@@ -76,8 +81,37 @@ class LabelledConfig:
         _positive(self, "batch", "max_seconds")
         _share(self, "dev_share")
         _not_negative(self, "seed", "max_length", "stride", "image_size", "min_per_class")
+        if not 1 <= self.speakers <= 5:
+            raise UserError(f"data.speakers={self.speakers} must lie in 1 .. 5")
         if len(self.texts) > 2:
             raise UserError(f"data.texts={self.texts}: one or two columns")
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How a recogniser's scores become text.
+
+    Attributes:
+        beam: texts kept by the beam search; 1 takes the best symbol of each frame.
+        lm: an n-gram file that kenlm reads (extra ``lm``).
+        lm_weight: of the language model against the sound.
+        word_bonus: a word, against the language model's wish for few words.
+        hotwords: words and phrases to listen for.
+        hotword_weight: natural log-score of a hot word.
+    """
+
+    beam: int = 1
+    lm: str = ""
+    lm_weight: float = 0.5
+    word_bonus: float = 1.5
+    hotwords: tuple[str, ...] = ()
+    hotword_weight: float = 6.0
+
+    def __post_init__(self) -> None:
+        if self.beam < 1:
+            raise UserError(f"decode.beam={self.beam} must be at least 1")
+        if self.beam == 1 and (self.lm or self.hotwords):
+            object.__setattr__(self, "beam", 50)
 
 
 @dataclass(frozen=True)

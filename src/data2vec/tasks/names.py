@@ -12,6 +12,7 @@ from data2vec.hub import resolve
 from data2vec.tasks.config import TASKS, TaskName
 
 _HOME: dict[TaskName, tuple[str, str]] = {
+    "asr": ("data2vec.tasks.asr", "SpeechRecognition"),
     "audio-classification": ("data2vec.tasks.clips", "AudioClassification"),
     "text-classification": ("data2vec.tasks.sentences", "TextClassification"),
     "image-classification": ("data2vec.tasks.pictures", "ImageClassification"),

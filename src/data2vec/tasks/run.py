@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,17 +64,21 @@ def predict(
     model = task.model
     was_training = model.training
     model.eval()
-    answers: list[Any] = [None] * len(items)
+    first = {_key(item): place for place, item in enumerate(items)}
+    unique = sorted(first.values())
+    known: dict[Any, Any] = {}
     try:
-        for places in batches(items, budget):
+        for chosen in batches([items[place] for place in unique], budget):
+            places = [unique[index] for index in chosen]
             batch = collate([task.encode(items[place], None) for place in places], task.fills)
             batch = {name: value.to(model.device) for name, value in batch.items()}
             output = model(**inputs_of(batch))
             for place, answer in zip(places, task.answers(output, batch), strict=True):
-                answers[place] = answer
+                known[_key(items[place])] = answer
             progress(len(places))
     finally:
         model.train(was_training)
+    answers = [known[_key(item)] for item in items]
     groups: dict[int, list[int]] = defaultdict(list)
     for place, item in enumerate(items):
         groups[id(item.example)].append(place)
@@ -83,6 +87,10 @@ def predict(
         | task.predict([items[place] for place in places], [answers[place] for place in places])
         for places in groups.values()
     ]
+
+
+def _key(item: Item) -> Hashable:
+    return id(item) if item.key is None else item.key
 
 
 _LABELS = ("labels", "start_positions", "end_positions")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,11 +35,13 @@ class Item:
         example: it comes from.
         size: what it costs, in samples, tokens or images.
         part: what `Downstream.encode` needs beside the example.
+        key: rows of one key are the same: one of them is enough for an answer; None is no other's.
     """
 
     example: Example
     size: int
     part: Any = None
+    key: Hashable = None
 
 
 LOWER_IS_BETTER = frozenset({"wer", "cer", "per", "eer", "min_dcf", "der", "mse", "loss", "perplexity"})
