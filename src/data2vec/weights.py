@@ -18,6 +18,8 @@ SAFETENSORS, BIN = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
 WEIGHT_FILES = (SAFETENSORS, SAFETENSORS + INDEX, BIN, BIN + INDEX)
 WEIGHT_PATTERNS = (*WEIGHT_FILES, "model-*.safetensors", "pytorch_model-*.bin")
+PRETRAINING_FILE = "pretraining.safetensors"
+"""Beside a model: ``teacher.<name>`` and ``predictor.<name>``, which only pre-training reads."""
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -92,6 +94,13 @@ def write_weights(folder: Path, weights: Mapping[str, Tensor], max_shard_bytes: 
     total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
     text = json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=2, sort_keys=True)
     (folder / (SAFETENSORS + INDEX)).write_text(text + "\n", encoding="utf-8")
+
+
+def write_pretraining(folder: Path, teacher: Mapping[str, Tensor], predictor: Mapping[str, Tensor]) -> None:
+    """Write the EMA teacher and the prediction head (decoder) under our names, as `load_checkpoint` reads them."""
+    named = {"teacher": teacher, "predictor": predictor}
+    tensors = {f"{part}.{name}": tensor for part, own in named.items() for name, tensor in own.items()}
+    write_file(folder / PRETRAINING_FILE, {name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
 def write_file(file: Path, weights: Mapping[str, Tensor]) -> None:

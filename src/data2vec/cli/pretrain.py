@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from data2vec.cli.arguments import parse
+from data2vec.data.config import TextDataConfig, VisionDataConfig
 from data2vec.errors import UserError
+from data2vec.models.text.config import Data2VecTextConfig
+from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.recipes.config import PretrainConfig
 from data2vec.recipes.presets import PRESETS, preset
 from data2vec.training.run import read_settings
 
-_USAGE = f"""usage: data2vec pretrain {{{",".join(PRESETS)}}} PATH --out DIR [--preset NAME] [--resume] ...
+if TYPE_CHECKING:
+    from data2vec.conversion.checkpoint import Checkpoint
+
+_USAGE = f"""usage: data2vec pretrain {{{",".join(PRESETS)}}} PATH --out DIR [--preset NAME] [--method v1|v2]
+       [--init CHECKPOINT] [--resume] ...
 
 Pre-trains data2vec on the files in PATH; writes the log, checkpoints and DIR/model, ready for from_pretrained.
 
@@ -34,6 +41,9 @@ class Arguments:
         path: a folder of files, or a manifest.
         out: the run folder: settings, log, checkpoints, and `model/` for from_pretrained.
         preset: the recipe to start from.
+        method: v2 takes the preset of that name for data2vec 2, as `v2-NAME` does.
+        init: a checkpoint of any layout, or a run: its architecture and weights, teacher and prediction head too where
+            it has them.
         resume: continue the run in `out`, with the values it was started with where none are given.
         device: auto, cpu, cuda, mps.
         config: the recipe's values.
@@ -42,6 +52,8 @@ class Arguments:
     path: tyro.conf.Positional[Path]
     out: Path
     preset: str
+    method: Literal["v1", "v2"] | None
+    init: str | None
     resume: tyro.conf.FlagCreatePairsOff[bool]
     device: str
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")]
@@ -56,8 +68,14 @@ def main(argv: Sequence[str]) -> int:
 
     from data2vec.training.pretrain import run_pretraining  # loads torch, which --help does without
 
+    init = arguments.init
     run = run_pretraining(
-        arguments.config, arguments.path, arguments.out, resume=arguments.resume, device=arguments.device
+        arguments.config,
+        arguments.path,
+        arguments.out,
+        resume=arguments.resume,
+        device=arguments.device,
+        init=None if init is None or arguments.resume else lambda task: restore(_load(init), task),
     )
     return run.exit_code
 
@@ -65,20 +83,87 @@ def main(argv: Sequence[str]) -> int:
 def read_arguments(modality: str, argv: Sequence[str]) -> Arguments:
     """The arguments after ``data2vec pretrain MODALITY``.
 
-    Preset, run folder and resume are read first: they decide the defaults of all other values.
+    Preset, method, checkpoint, run folder and resume are read first: they decide the defaults of all other values.
 
     Raises:
         UserError: for an unknown modality or preset, a value out of range, or nothing to resume.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="base")
+    first.add_argument("--method")
+    first.add_argument("--init")
     first.add_argument("--out", type=Path)
     first.add_argument("--resume", action="store_true")
     early = first.parse_known_args(argv)[0]
-    config = preset(modality, early.preset)
+    config = preset(modality, preset_name(early.preset, early.method))
     if early.resume and early.out is not None:
         config = PretrainConfig.from_dict(read_settings(early.out))
         if config.modality != modality:
             raise UserError(f"{early.out} holds a run of modality {config.modality}, not {modality}")
-    default = Arguments(tyro.MISSING, tyro.MISSING, early.preset, resume=False, device="auto", config=config)
+    elif early.init is not None:
+        config = continued(config, _load(early.init), Path(early.init))
+    default = Arguments(
+        tyro.MISSING, tyro.MISSING, early.preset, method=None, init=None, resume=False, device="auto", config=config
+    )
     return parse(Arguments, argv, prog=f"data2vec pretrain {modality}", default=default)
+
+
+def preset_name(name: str, method: str | None) -> str:
+    """The preset that ``--preset`` and ``--method`` mean together.
+
+    Raises:
+        UserError: they contradict each other.
+    """
+    version = "v2" if name.startswith("v2-") else "v1"
+    if method == "v1" and version == "v2":
+        raise UserError(f"--method v1 contradicts --preset {name}: leave one out")
+    return f"v2-{name}" if method == "v2" and version == "v1" else name
+
+
+def _load(source: str) -> Checkpoint:
+    """The checkpoint of ``--init``; of a run's folder, its model."""
+    from data2vec.conversion.loading import load_checkpoint  # loads torch: only when asked for
+
+    model = Path(source) / "model"
+    return load_checkpoint(model if (model / "config.json").is_file() else source)
+
+
+def continued(config: PretrainConfig, checkpoint: Checkpoint, source: Path) -> PretrainConfig:
+    """`config` for the architecture of a checkpoint: its network, and what follows from that.
+
+    Raises:
+        UserError: the checkpoint is of another modality or version than the preset.
+    """
+    found, wanted = checkpoint.kind, (config.modality, config.version)
+    if found[0] != wanted[0]:
+        raise UserError(f"{source} is a model for {found[0]}: use `data2vec pretrain {found[0]}`")
+    if found[1] != wanted[1]:
+        raise UserError(f"{source} is data2vec {found[1]}, the preset is data2vec {wanted[1]}: --method v{found[1]}")
+    model: Any = checkpoint.config
+    if found == ("audio", 1) and not model.mask_time_prob:
+        model = model.replace(mask_time_prob=0.05)  # else it has no mask embedding, which pre-training needs
+    changes: dict[str, Any] = {"model": model}
+    if isinstance(model, Data2VecVisionConfig) and isinstance(config.data, VisionDataConfig):
+        if found[1] == 1:
+            changes["model"] = model.replace(use_mask_token=True)
+        changes["data"] = replace(config.data, image_size=model.image_shape[0])
+    if isinstance(model, Data2VecTextConfig) and isinstance(config.data, TextDataConfig):
+        folder = source / "model" if (source / "model").is_dir() else source
+        changes["data"] = replace(
+            config.data,
+            block_size=min(config.data.block_size, model.max_length),
+            tokenizer=str(folder) if (folder / "tokenizer.json").is_file() else config.data.tokenizer,
+        )
+    depth = model.num_hidden_layers - (model.prenet_depth if found[1] == 2 else 0)
+    target = replace(config.objective.target, layers=min(config.objective.target.layers, depth))
+    changes["objective"] = replace(config.objective, target=target)
+    return replace(config, **changes)
+
+
+def restore(checkpoint: Checkpoint, task: Any) -> str:
+    """Put a checkpoint's weights into an objective; returns one line that says which, and what is new."""
+    missing = checkpoint.restore(task)
+    parts = ("teacher", "head" if checkpoint.kind[1] == 1 else "decoder")
+    found = ", ".join(["student", *(part for part in parts if part not in missing)])
+    new = [f"{part} (the student's)" if part == "teacher" else part for part in missing]
+    return f"init       {found} from {checkpoint.report.source}" + (f"; not in it: {', '.join(new)}" if new else "")

@@ -20,6 +20,7 @@ from data2vec.models.v2.vision import Data2Vec2VisionModel
 from data2vec.models.vision.model import Data2VecVisionModel
 
 Tensors = Mapping[str, Tensor]
+_OPTIONAL = ("pooler.", "mask_embedding")
 MODELS: dict[Kind, type[PreTrainedModel]] = {
     ("audio", 1): Data2VecAudioModel,
     ("text", 1): Data2VecTextModel,
@@ -63,8 +64,11 @@ def fill(model: PreTrainedModel, weights: Tensors, what: str) -> None:
 
 
 def copy_into(module: nn.Module, weights: Tensors, what: str) -> None:
-    """Copy what `module` has a place for; all of its own must be there."""
-    own = module.state_dict()
+    """Copy what `module` has a place for; all of its own must be there.
+
+    But for a pooler and a mask embedding, which not every layout keeps: those stay as they are.
+    """
+    own = {n: t for n, t in module.state_dict().items() if n in weights or not n.startswith(_OPTIONAL)}
     compare(own, {name: tensor for name, tensor in weights.items() if name in own}, what)
     with torch.no_grad():
         for name, tensor in own.items():

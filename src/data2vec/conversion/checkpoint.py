@@ -119,18 +119,22 @@ class Checkpoint:
             objective: a `Data2VecObjective` or `Data2Vec2Objective`.
 
         Returns:
-            What the file does not have: ``teacher`` (it becomes a copy of the student), ``head`` (``decoder``), which
-            stays as the objective initialised it.
+            What the file does not have: ``teacher`` (it becomes a copy of the student); ``head`` (``decoder``) and
+            ``mask embedding``, which stay as the objective initialised them.
 
         Raises:
             CheckpointError: other shapes than the objective's.
         """
-        copy_into(objective.get_submodule("student"), self.base, "student")
+        student = objective.get_submodule("student")
+        copy_into(student, self.base, "student")
         copy_into(objective.get_submodule("teacher.encoder"), self.base | self.teacher, "teacher")
         head = "head" if self.kind[1] == 1 else "decoder"
         if self.predictor:
             copy_into(objective.get_submodule(head), self.predictor, head)
-        return ([] if self.teacher else ["teacher"]) + ([] if self.predictor else [head])
+        found = {"teacher": self.teacher, head: self.predictor}
+        if "mask_embedding" in student.state_dict():
+            found["mask embedding"] = {n: t for n, t in self.base.items() if n == "mask_embedding"}
+        return [name for name, tensors in found.items() if not tensors]
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

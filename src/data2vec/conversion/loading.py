@@ -18,9 +18,8 @@ from data2vec.conversion.report import Report
 from data2vec.conversion.tensor_files import Source, read_json, read_safetensors, read_source
 from data2vec.conversion.values import Settings
 from data2vec.hub import resolve
-from data2vec.weights import WEIGHT_PATTERNS
+from data2vec.weights import PRETRAINING_FILE, WEIGHT_PATTERNS
 
-PRETRAINING_FILE = "pretraining.safetensors"
 REPORT_FILE = "conversion.json"
 _MARKS = {  # a published name that only one modality has
     "feature_projection.projection.weight": "audio",

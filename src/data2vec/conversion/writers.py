@@ -14,13 +14,14 @@ from torch import Tensor
 from data2vec.conversion.checkpoint import PRETRAINING, Checkpoint
 from data2vec.conversion.errors import CheckpointError
 from data2vec.conversion.layouts import layout_of
-from data2vec.conversion.loading import PRETRAINING_FILE, REPORT_FILE
+from data2vec.conversion.loading import REPORT_FILE
 from data2vec.conversion.originals import CTC_MODEL, MULTI_MODEL, VISION, Original
 from data2vec.conversion.tables import fuse_qkv
 from data2vec.conversion.tensor_files import write_safetensors
 from data2vec.conversion.values import Settings
 from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.nn.positions import relative_position_index
+from data2vec.weights import PRETRAINING_FILE
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, pretraining: bool = True) -> None:
@@ -181,6 +182,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _fairseq_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """The settings that fairseq needs to build the model, for a model that did not come from there."""
+    if checkpoint.kind[1] == 2:
+        raise CheckpointError("a data2vec 2 model that did not come from fairseq does not go there: --to data2vec")
     c: Any = checkpoint.config
     if checkpoint.modality == "text":
         encoder = {

@@ -41,12 +41,20 @@ from data2vec.recipes.config import PretrainConfig
 from data2vec.training.distributed import World, join
 from data2vec.training.run import RunFolder, check_run, open_run
 from data2vec.training.trainer import Result, Trainer
+from data2vec.weights import write_pretraining
 
 Objective = Data2VecObjective | Data2Vec2Objective
+Init = Callable[[Objective], str]
 
 
 def run_pretraining(
-    config: PretrainConfig, source: Path, out: Path, *, resume: bool = False, device: str = "auto"
+    config: PretrainConfig,
+    source: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    init: Init | None = None,
 ) -> Result:
     """Pre-train on the files of `source`; every process of a run calls this with the same arguments.
 
@@ -56,6 +64,8 @@ def run_pretraining(
         out: the run folder; ``out/model`` is for `from_pretrained`.
         resume: continue the run in `out` from its newest checkpoint.
         device: ``auto``, ``cpu``, ``cuda`` ...
+        init: puts the weights of a checkpoint into the fresh objective, and says in one line which. A run that is
+            resumed has its own.
 
     Raises:
         UserError: before training, for a missing path, an empty folder, a run folder in use; and as `Trainer.fit`.
@@ -69,7 +79,7 @@ def run_pretraining(
         world.barrier()  # the first has trained the tokenizer and written what the others read
         if not world.first:
             samples = open_samples(source, config.data, out, config.loader.seed)
-        config = fit_vocabulary(config, samples)
+        config = fit_vocabulary(config, samples, grown=resume or init is not None)
         loader = open_loader(
             samples,
             config.data,
@@ -81,7 +91,7 @@ def run_pretraining(
             accumulate=config.train.accumulate,
         )
         run = _open(out, config, source, resume, world)
-        return _train(config, run, loader, samples, world, resume)
+        return _train(config, run, loader, samples, world, None if resume else init, resume=resume)
 
 
 def _open(out: Path, config: PretrainConfig, source: Path, resume: bool, world: World) -> RunFolder:
@@ -94,9 +104,22 @@ def _open(out: Path, config: PretrainConfig, source: Path, resume: bool, world: 
     return run
 
 
-def _train(config: PretrainConfig, run: RunFolder, loader: Loader, samples: Data, world: World, resume: bool) -> Result:
+def _train(
+    config: PretrainConfig,
+    run: RunFolder,
+    loader: Loader,
+    samples: Data,
+    world: World,
+    init: Init | None,
+    *,
+    resume: bool,
+) -> Result:
     torch.manual_seed(config.train.seed)
     task = build_objective(config)
+    if init is not None:
+        restored = init(task)
+        if world.first:
+            print(restored, file=sys.stderr)
     trainer = Trainer(
         task,
         Steps(loader),
@@ -139,13 +162,22 @@ class Steps:
         self.loader.load_state_dict(state)
 
 
-def fit_vocabulary(config: PretrainConfig, samples: Data) -> PretrainConfig:
-    """`config` with the size and the special ids of the data's tokenizer, if the model reads text."""
+def fit_vocabulary(config: PretrainConfig, samples: Data, *, grown: bool = False) -> PretrainConfig:
+    """`config` with the size and the special ids of the data's tokenizer, if the model reads text.
+
+    Args:
+        config: the recipe.
+        samples: the data.
+        grown: the model has a word table already: it keeps rows that no token of the tokenizer has.
+    """
     if not isinstance(samples, TextData):
         return config
     ids = special_ids(samples.tokenizer)
     changes = {f"{name}_token_id": ids[name] for name in ("pad", "bos", "eos", "mask")}
-    model = config.model.replace(vocab_size=samples.tokenizer.get_vocab_size(), **changes)
+    size = samples.tokenizer.get_vocab_size()
+    if grown and isinstance(config.model, Data2VecTextConfig):
+        size = max(size, config.model.vocab_size)
+    model = config.model.replace(vocab_size=size, **changes)
     return replace(config, model=model)
 
 
@@ -187,10 +219,12 @@ def mask_collator(config: PretrainConfig, samples: Data) -> Collator:
 
 
 def export(config: PretrainConfig, task: Objective, samples: Data, folder: Path) -> None:
-    """Write the student, and what prepares its input, where `from_pretrained` finds them."""
+    """Write the student and what prepares its input, where `from_pretrained` finds them; teacher and head beside."""
     student = task.student
     assert isinstance(student, PreTrainedModel)
     student.save_pretrained(folder)
+    predictor = task.head if isinstance(task, Data2VecObjective) else task.decoder
+    write_pretraining(folder, task.teacher.encoder.state_dict(), predictor.state_dict())
     match config.data:
         case AudioDataConfig() as data:
             Wav2Vec2FeatureExtractor(
