@@ -9,6 +9,25 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:  # the same names as in _HOME, for editors and type checkers; tests/meta holds the two together
+    from data2vec.auto import AutoConfig as AutoConfig
+    from data2vec.auto import AutoFeatureExtractor as AutoFeatureExtractor
+    from data2vec.auto import AutoImageProcessor as AutoImageProcessor
+    from data2vec.auto import AutoModel as AutoModel
+    from data2vec.auto import AutoModelForAudioClassification as AutoModelForAudioClassification
+    from data2vec.auto import AutoModelForAudioFrameClassification as AutoModelForAudioFrameClassification
+    from data2vec.auto import AutoModelForAudioXVector as AutoModelForAudioXVector
+    from data2vec.auto import AutoModelForCausalLM as AutoModelForCausalLM
+    from data2vec.auto import AutoModelForCTC as AutoModelForCTC
+    from data2vec.auto import AutoModelForImageClassification as AutoModelForImageClassification
+    from data2vec.auto import AutoModelForMaskedLM as AutoModelForMaskedLM
+    from data2vec.auto import AutoModelForMultipleChoice as AutoModelForMultipleChoice
+    from data2vec.auto import AutoModelForPreTraining as AutoModelForPreTraining
+    from data2vec.auto import AutoModelForQuestionAnswering as AutoModelForQuestionAnswering
+    from data2vec.auto import AutoModelForSemanticSegmentation as AutoModelForSemanticSegmentation
+    from data2vec.auto import AutoModelForSequenceClassification as AutoModelForSequenceClassification
+    from data2vec.auto import AutoModelForTokenClassification as AutoModelForTokenClassification
+    from data2vec.auto import AutoProcessor as AutoProcessor
+    from data2vec.auto import AutoTokenizer as AutoTokenizer
     from data2vec.conversion.loading import load_checkpoint as load_checkpoint
     from data2vec.errors import UserError as UserError
     from data2vec.keras.model import TFData2VecVisionForImageClassification as TFData2VecVisionForImageClassification
@@ -101,6 +120,25 @@ _HOME = {  # public name -> the module that defines it
     "Data2VecAudioPreTrainedModel": "data2vec.models.audio.model",
     "Data2VecTextPreTrainedModel": "data2vec.models.text.model",
     "Data2VecVisionPreTrainedModel": "data2vec.models.vision.model",
+    "AutoConfig": "data2vec.auto",
+    "AutoModel": "data2vec.auto",
+    "AutoModelForPreTraining": "data2vec.auto",
+    "AutoModelForCTC": "data2vec.auto",
+    "AutoModelForAudioClassification": "data2vec.auto",
+    "AutoModelForAudioFrameClassification": "data2vec.auto",
+    "AutoModelForAudioXVector": "data2vec.auto",
+    "AutoModelForMaskedLM": "data2vec.auto",
+    "AutoModelForCausalLM": "data2vec.auto",
+    "AutoModelForSequenceClassification": "data2vec.auto",
+    "AutoModelForMultipleChoice": "data2vec.auto",
+    "AutoModelForTokenClassification": "data2vec.auto",
+    "AutoModelForQuestionAnswering": "data2vec.auto",
+    "AutoModelForImageClassification": "data2vec.auto",
+    "AutoModelForSemanticSegmentation": "data2vec.auto",
+    "AutoProcessor": "data2vec.auto",
+    "AutoTokenizer": "data2vec.auto",
+    "AutoFeatureExtractor": "data2vec.auto",
+    "AutoImageProcessor": "data2vec.auto",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -276,7 +276,7 @@ def _search(
             tokens += [token for _, token in going]
             found[item] = sorted(found[item], key=lambda text: -text[0])[:beams]
             full = len(found[item]) == beams
-            done[item] = full and (early or float(kept[item, 0]) / step**penalty <= found[item][-1][0])
+            done[item] |= full and (early or float(kept[item, 0]) / step**penalty <= found[item][-1][0])
         if all(done) or step == new:
             break
         totals = kept.to(device)

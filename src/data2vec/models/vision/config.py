@@ -83,9 +83,9 @@ class Data2VecVisionConfig(PretrainedConfig):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> Self:
-        """As `PretrainedConfig.from_dict`; an override of `out_indices` also replaces stored `out_blocks`."""
-        if overrides.get("out_indices") is not None:
-            values = {key: value for key, value in values.items() if key != "out_blocks"}
+        """As `PretrainedConfig.from_dict`; an override of `out_indices` names blocks, whatever was stored."""
+        if overrides.get("out_indices") is not None and overrides.get("compat", values.get("compat")) is None:
+            overrides.setdefault("out_blocks", overrides["out_indices"])
         config = super().from_dict(values, **overrides)
         if config.out_blocks is not None and not config.is_compatible and min(config.out_blocks) >= 0:
             config.out_indices = config.out_blocks
