@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from data2vec.models.vision.config import Data2VecVisionConfig
-
 Arrays = dict[str, np.ndarray]
 
 
@@ -70,16 +68,11 @@ class Case:
 
     def load(self, folder: Path | None = None) -> Any:
         import data2vec
-        from data2vec.keras import weights
 
         kind = getattr(data2vec, "TF" + self.config["architectures"][0])
-        folder = folder or self.folder
-        if not self.is_base:
-            return kind.from_pretrained(folder)
         pools = any(name.endswith("pooler_output") for name in {**self.tf_outputs, **self.torch_outputs})
-        model = kind(Data2VecVisionConfig.from_pretrained(folder), add_pooling_layer=pools)
-        weights.load(model, weights.find_weights(folder), str(folder))
-        return model
+        options = {"add_pooling_layer": pools} if self.is_base else {}
+        return kind.from_pretrained(folder or self.folder, **options)
 
     def calls(self) -> Iterator[tuple[str, Arrays]]:
         """(name in the dumps, inputs beside the pixels)."""

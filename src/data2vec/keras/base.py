@@ -12,6 +12,7 @@ from data2vec.errors import UserError
 from data2vec.hub import HUB_ARGUMENTS
 from data2vec.keras import export, weights
 from data2vec.keras.backend import keras, tf
+from data2vec.keras.checks import InputError
 from data2vec.keras.outputs import TFModelOutput
 from data2vec.models.names import VISION, NameTable
 from data2vec.models.vision.config import Data2VecVisionConfig
@@ -26,6 +27,7 @@ class TFData2VecVisionPreTrainedModel(keras.Model):
 
     Attributes:
         names: tensor names on disk.
+        own_options: what `from_pretrained` hands to the constructor.
         config: the configuration.
     """
 
@@ -33,6 +35,7 @@ class TFData2VecVisionPreTrainedModel(keras.Model):
     config_class: ClassVar[type[Data2VecVisionConfig]] = Data2VecVisionConfig
     base_model_prefix: ClassVar[str] = VISION.prefix
     main_input_name: ClassVar[str] = "pixel_values"
+    own_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Data2VecVisionConfig, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -67,18 +70,20 @@ class TFData2VecVisionPreTrainedModel(keras.Model):
         elif args and isinstance(args[0], (list, tuple)):
             args = (*args[0], *args[1:])
         if len(args) > len(names):
-            raise UserError(f"{type(self).__name__} takes {len(names)} inputs ({', '.join(names)}), not {len(args)}")
+            raise InputError(f"{type(self).__name__} takes {len(names)} inputs ({', '.join(names)}), not {len(args)}")
         positional = {name: value for name, value in zip(names, args, strict=False) if value is not None}
         for more in (positional, kwargs):
             twice = sorted(set(more) & set(given))
             if twice:
-                raise UserError(f"{type(self).__name__} got {twice[0]} twice")
+                raise InputError(f"{type(self).__name__} got {twice[0]} twice")
             given.update(more)
         unknown = sorted(set(given) - set(names))
         if unknown:
-            raise UserError(f"{type(self).__name__} knows no input {unknown[0]!r}; it takes {', '.join(names)}")
+            raise InputError(f"{type(self).__name__} knows no input {unknown[0]!r}; it takes {', '.join(names)}")
         if given.get(self.main_input_name) is None:
-            raise UserError(f"{type(self).__name__} needs {self.main_input_name}")
+            raise InputError(f"{type(self).__name__} needs {self.main_input_name}")
+        if isinstance(given[self.main_input_name], (list, tuple)):  # a list of images
+            given[self.main_input_name] = ops.stack(given[self.main_input_name])
         return {name: value for name, value in given.items() if value is not None}
 
     def finish(self, outputs: dict[str, Any], return_dict: bool | None) -> Any:
@@ -110,9 +115,9 @@ class TFData2VecVisionPreTrainedModel(keras.Model):
         if y is not None:
             return super().compute_loss(x, y, _predicted(y, y_pred), sample_weight, training)
         if y_pred.get("loss") is None:
-            raise UserError("training needs labels: in the inputs, {'pixel_values': x, 'labels': y}, or as targets")
+            raise InputError("training needs labels: in the inputs, {'pixel_values': x, 'labels': y}, or as targets")
         if sample_weight is not None:
-            raise UserError("weights of samples or classes need a loss in compile(); the model's own loss has none")
+            raise InputError("weights of samples or classes need a loss in compile(); the model's own loss has none")
         replicas = tf.distribute.get_strategy().num_replicas_in_sync  # whose gradients are summed
         return (ops.mean(y_pred["loss"]) + sum(self.losses)) / replicas
 
@@ -145,7 +150,8 @@ class TFData2VecVisionPreTrainedModel(keras.Model):
             output_loading_info: also return the `LoadReport`.
             from_pt: not needed, the layout is recognised; accepted because the documentation has it.
             options: configuration fields to override (``num_labels=3``, ``compat="transformers"``), and where to look:
-                ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``force_download``, ``subfolder``.
+                ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``force_download``, ``subfolder``. For
+                `TFData2VecVisionModel` also ``add_pooling_layer``.
 
         Returns:
             The model; with `output_loading_info` the pair (model, `LoadReport`).
@@ -153,7 +159,9 @@ class TFData2VecVisionPreTrainedModel(keras.Model):
         Raises:
             UserError: the file is missing, cut short, of another model, or does not fit the configuration.
         """
-        hub = {key: options.pop(key) for key in list(options) if key in HUB_ARGUMENTS}
+        hub, own = (
+            {key: options.pop(key) for key in keys if key in options} for keys in (HUB_ARGUMENTS, cls.own_options)
+        )
         if {"dtype", "torch_dtype"} & set(options):
             raise UserError(
                 "dtype: the TF classes keep float32 weights; to compute in less, call "
@@ -165,7 +173,7 @@ class TFData2VecVisionPreTrainedModel(keras.Model):
             config = config.replace(**options)
         stored = weights.find_weights(source, **hub)
         cls.adopt(config, [name for key in stored if (name := cls.names.ours(key)) is not None])
-        model = cls(config)
+        model = cls(config, **own)
         report = weights.load(model, stored, str(source), ignore_mismatched_sizes=ignore_mismatched_sizes)
         if fresh := report.missing + [name for name, _, _ in report.mismatched]:
             logger.warning("%s from %s: newly initialised (train before use): %s", cls.__name__, source, fresh)
@@ -242,6 +250,6 @@ def _predicted(y: Any, y_pred: Any) -> Any:
     if isinstance(y, Mapping):
         missing = [name for name in y if name not in y_pred]
         if missing:
-            raise UserError(f"targets name {missing[0]!r}; the model returns {', '.join(y_pred)}")
+            raise InputError(f"targets name {missing[0]!r}; the model returns {', '.join(y_pred)}")
         return {name: y_pred[name] for name in y}
     return y_pred["logits"] if "logits" in y_pred else y_pred["last_hidden_state"]

@@ -82,11 +82,17 @@ class VisionFrontend(keras.layers.Layer):
 
 
 class RelativePositionBias(keras.layers.Layer):
-    """BEiT's bias table: one number a head for each offset between patches, and three for pairs with the CLS token."""
+    """BEiT's bias table: one number a head for each offset between patches, and three for pairs with the CLS token.
 
-    def __init__(self, grid: Grid, heads: int) -> None:
+    Args:
+        grid: (rows, columns) that the table was made for.
+        heads: H.
+        compatible: read the table of a grid that is not square as transformers does, with its axes swapped.
+    """
+
+    def __init__(self, grid: Grid, heads: int, *, compatible: bool = False) -> None:
         super().__init__()
-        self.grid, self.heads = grid, heads
+        self.grid, self.heads = (grid[1], grid[0]) if compatible else grid, heads
         rows = (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
         self.table = self.add_weight(shape=(rows, heads), initializer="zeros", name="table")
         self.built = True
@@ -257,16 +263,19 @@ class VisionEncoder(keras.layers.Layer):
     def __init__(self, config: Data2VecVisionConfig) -> None:
         super().__init__()
         self.grid = config.grid
-        heads, depth, width = config.num_attention_heads, config.num_hidden_layers, config.hidden_size
+        patches, side = self.grid[0] * self.grid[1], math.isqrt(self.grid[0] * self.grid[1])
+        is_square = config.is_compatible and side * side == patches  # transformers takes any grid for a square one
+        self.position_grid = (side, side) if is_square else self.grid
+        depth, width = config.num_hidden_layers, config.hidden_size
         self.cls_token = self.add_weight(shape=(1, 1, width), initializer="zeros", name="cls_token")
         self.positions = None
         if config.use_absolute_position_embeddings:
-            tokens = self.grid[0] * self.grid[1] + 1
-            self.positions = self.add_weight(shape=(1, tokens, width), initializer="zeros", name="positions")
+            self.positions = self.add_weight(shape=(1, patches + 1, width), initializer="zeros", name="positions")
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
         shared, own = config.use_shared_relative_position_bias, config.use_relative_position_bias
-        self.shared_bias = RelativePositionBias(self.grid, heads) if shared else None
-        self.biases = [RelativePositionBias(self.grid, heads) for _ in range(depth if own else 0)]
+        table = partial(RelativePositionBias, self.grid, config.num_attention_heads, compatible=config.is_compatible)
+        self.shared_bias = table() if shared else None
+        self.biases = [table() for _ in range(depth if own else 0)]
         self.blocks = [Block(config, rate) for rate in np.linspace(0.0, config.drop_path_rate, depth).tolist()]
         self.built = True
 
@@ -302,10 +311,10 @@ class VisionEncoder(keras.layers.Layer):
     def _resized_positions(self, grid: Grid) -> Any:
         """The absolute positions (1, T, D), interpolated (bicubic) to `grid`."""
         positions = ops.convert_to_tensor(self.positions)
-        if grid == self.grid:
+        if grid == self.position_grid:
             return positions
         width = positions.shape[2]
-        table = resize_map(ops.reshape(positions[0, 1:], (*self.grid, width)), grid, "bicubic")
+        table = resize_map(ops.reshape(positions[0, 1:], (*self.position_grid, width)), grid, "bicubic")
         return ops.concatenate([positions[:, :1], ops.reshape(table, (1, -1, width))], axis=1)
 
     def _bias(self, grid: Grid) -> list[Any]:

@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 from data2vec.configuration import PretrainedConfig
-from data2vec.errors import UserError
 from data2vec.keras.backend import keras
-from data2vec.keras.checks import require_true
+from data2vec.keras.checks import InputError, require_true
 
 ops = keras.ops
 
@@ -60,10 +59,10 @@ def classification(logits: Any, labels: Any, config: PretrainedConfig) -> Any:
     kind = config.problem_type or _problem_type(labels, config.num_labels)
     if kind == "single_label_classification":
         if len(labels.shape) > 2 or (len(labels.shape) == 2 and labels.shape[1] != 1):
-            raise UserError(f"labels has shape {tuple(labels.shape)}; one class number a sample is needed, (batch,)")
+            raise InputError(f"labels has shape {tuple(labels.shape)}; one class number a sample is needed, (batch,)")
         return cross_entropy(logits, ops.reshape(labels, (-1,)))[0]
     if None in labels.shape[1:] or math.prod(labels.shape[1:]) != logits.shape[1]:
-        raise UserError(f"labels has shape {tuple(labels.shape)}; {kind} needs (batch, {logits.shape[1]})")
+        raise InputError(f"labels has shape {tuple(labels.shape)}; {kind} needs (batch, {logits.shape[1]})")
     wanted = ops.cast(ops.reshape(labels, (-1, logits.shape[1])), "float32")
     logits = ops.cast(logits, "float32")
     if kind == "regression":

@@ -5,12 +5,13 @@ Shapes: B batch, P patches, H hidden size, C classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
-from data2vec.errors import UserError
 from data2vec.keras.backend import keras, tf
 from data2vec.keras.base import TFData2VecVisionPreTrainedModel
+from data2vec.keras.checks import InputError
 from data2vec.keras.layers import Grid, VisionEncoder, VisionFrontend, dense, layer_norm
 from data2vec.keras.losses import classification
 from data2vec.keras.outputs import gather
@@ -23,6 +24,8 @@ ops = keras.ops
 @keras.saving.register_keras_serializable("data2vec")
 class TFData2VecVisionModel(TFData2VecVisionPreTrainedModel):
     """data2vec for images on TensorFlow, without head (arXiv 2202.03555)."""
+
+    own_options = ("add_pooling_layer",)
 
     def __init__(self, config: Data2VecVisionConfig, add_pooling_layer: bool = False, name: str | None = None) -> None:
         super().__init__(config, name=name)
@@ -85,9 +88,9 @@ class TFData2VecVisionModel(TFData2VecVisionPreTrainedModel):
         (height, width), (high, wide) = pixels.shape[2:], self.config.patch_shape
         grid = height // high, width // wide
         if 0 in grid:
-            raise UserError(f"pixel_values of {height}x{width} is smaller than a patch, {self.config.patch_shape}")
+            raise InputError(f"pixel_values of {height}x{width} is smaller than a patch, {self.config.patch_shape}")
         if grid != self.config.grid and self.encoder.positions is not None and not interpolate:
-            raise UserError(
+            raise InputError(
                 f"pixel_values is {height}x{width}, the model was made for {self.config.image_shape}: "
                 "pass interpolate_pos_encoding=True or resize"
             )
@@ -97,13 +100,12 @@ class TFData2VecVisionModel(TFData2VecVisionPreTrainedModel):
         if mask is None:
             return patches
         if self.mask_embedding is None:
-            raise UserError("bool_masked_pos needs a mask embedding: set use_mask_token=True in the config")
-        mask = ops.convert_to_tensor(mask)
-        mask = ops.reshape(mask, (-1, *([patches.shape[1]] if len(mask.shape) > 2 else mask.shape[1:])))
-        if len(mask.shape) != 2 or mask.shape[1] != patches.shape[1]:
-            raise UserError(f"bool_masked_pos has shape {tuple(mask.shape)}; it must be (batch, {patches.shape[1]})")
+            raise InputError("bool_masked_pos needs a mask embedding: set use_mask_token=True in the config")
+        mask, count = ops.convert_to_tensor(mask), patches.shape[1]
+        if len(mask.shape) < 2 or math.prod(size or 1 for size in mask.shape[1:]) != count:
+            raise InputError(f"bool_masked_pos has shape {tuple(mask.shape)}; it must be (batch, {count})")
         token = ops.cast(ops.convert_to_tensor(self.mask_embedding), patches.dtype)
-        return ops.where(ops.cast(mask, "bool")[..., None], token, patches)
+        return ops.where(ops.reshape(ops.cast(mask, "bool"), (-1, count, 1)), token, patches)
 
     def _pool(self, x: Any) -> Any:
         """Norm of the patches' mean, or the (normalised) CLS token."""
@@ -124,7 +126,7 @@ def checked_pixels(pixel_values: Any, config: Data2VecVisionConfig) -> Any:
     if len(pixels.shape) != 4 or pixels.shape[1] not in (channels, None):
         hint = "; it looks channels-last: transpose it with (0, 3, 1, 2)" if pixels.shape[-1] == channels else ""
         shape = tuple(pixels.shape)
-        raise UserError(f"pixel_values must be (batch, {channels}, height, width), not of shape {shape}{hint}")
+        raise InputError(f"pixel_values must be (batch, {channels}, height, width), not of shape {shape}{hint}")
     known = (seen or own for seen, own in zip(pixels.shape[2:], config.image_shape, strict=True))
     return tf.ensure_shape(pixels, (None, channels, *known))
 
@@ -136,7 +138,7 @@ def _expand_head_mask(head_mask: Any, config: Data2VecVisionConfig) -> Any:
     head_mask = ops.convert_to_tensor(head_mask)
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     if tuple(head_mask.shape) not in {(heads,), (layers, heads)}:
-        raise UserError(f"head_mask must be ({heads},) or ({layers}, {heads}), not {tuple(head_mask.shape)}")
+        raise InputError(f"head_mask must be ({heads},) or ({layers}, {heads}), not {tuple(head_mask.shape)}")
     return ops.broadcast_to(head_mask, (layers, heads))
 
 
@@ -252,7 +254,7 @@ class TFData2VecVisionForSemanticSegmentation(TFData2VecVisionPreTrainedModel):
         """
         config = self.config
         if labels is not None and config.num_labels < 2:
-            raise UserError(f"segmentation needs two classes or more; num_labels is {config.num_labels}")
+            raise InputError(f"segmentation needs two classes or more; num_labels is {config.num_labels}")
         asked = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         pixels = checked_pixels(pixel_values, config)
         size, patch = tuple(pixels.shape[2:]), config.patch_shape
@@ -291,7 +293,7 @@ class TFData2VecVisionForSemanticSegmentation(TFData2VecVisionPreTrainedModel):
         config = self.config
         labels = ops.convert_to_tensor(labels)
         if len(labels.shape) != 3:
-            raise UserError(f"labels has shape {tuple(labels.shape)}; segmentation needs (batch, height, width)")
+            raise InputError(f"labels has shape {tuple(labels.shape)}; segmentation needs (batch, height, width)")
         known = tuple(seen or own for seen, own in zip(labels.shape[1:], size, strict=True))
         labels = tf.ensure_shape(labels, (None, *known))
         covered = (filled[0], filled[1]) if known == size else (known[0], known[1])

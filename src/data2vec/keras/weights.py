@@ -108,9 +108,10 @@ def find_weights(source: str | Path, **hub: Any) -> dict[str, Tensor]:
         folder = resolve(source, WEIGHT_PATTERNS, **hub)
     except UserError as error:
         try:
-            return read_h5(resolve(source, TF_H5, **hub))
+            old = resolve(source, TF_H5, **hub)
         except UserError:
             raise error from None
+        return read_h5(old)
     weights = read_weights(folder)
     return from_tf_names(weights) if _is_tf(folder / SAFETENSORS) else weights
 
