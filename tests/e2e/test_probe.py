@@ -1,5 +1,6 @@
 """``data2vec probe``: features that tell classes apart score, labels by chance do not, mistakes are one line."""
 
+import json
 import re
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_classes_that_differ_are_found(
     modality: str, saved: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = labelled(modality, tmp_path / "labelled", np.random.default_rng(0))
-    assert main(["probe", str(saved[modality]), str(folder), "--untrained"]) == 0
+    assert main(["probe", str(saved[modality]), str(folder)]) == 0
     said = capsys.readouterr().out
     assert "32 items to train the probe, 8 held out, 2 classes" in said
     linear, neighbours, *untrained = percentages(said)
@@ -81,6 +82,16 @@ def test_a_model_of_data2vec_2_can_be_probed(tmp_path: Path, capsys: pytest.Capt
     folder = labelled("vision", tmp_path / "labelled", np.random.default_rng(0))
     assert main(["probe", str(tmp_path / "model"), str(folder)]) == 0
     assert min(percentages(capsys.readouterr().out)) >= 87.5
+
+
+def test_scores_as_json(saved: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = labelled("vision", tmp_path / "labelled", np.random.default_rng(0))
+    assert main(["probe", str(saved["vision"]), str(folder), "--json", "--no-untrained"]) == 0
+    ((name, probes),) = json.loads(capsys.readouterr().out).items()
+    assert name == str(saved["vision"])
+    assert probes["items"] == [32, 8] and probes["classes"] == 2
+    assert probes["linear"]["accuracy"] >= 0.875
+    assert probes["linear"]["features"] in probes["linear"]["candidates"]
 
 
 def test_labels_by_chance_score_by_chance(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -14,6 +15,7 @@ from data2vec.errors import UserError
 
 if TYPE_CHECKING:
     from data2vec.evaluation.frozen import Probes
+    from data2vec.evaluation.probe import ProbeResult
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Arguments:
         labelled: the labelled files.
         label: of a table, the column with the labels.
         untrained: also probe the same network before training, which a trained one has to beat.
+        json: print one JSON object instead of a table.
         batch_size: items a forward pass.
         seed: of the held-out items, the cross-validation and the untrained network.
     """
@@ -35,7 +38,8 @@ class Arguments:
     model: tyro.conf.Positional[Path]
     labelled: tyro.conf.Positional[Path]
     label: str = "label"
-    untrained: tyro.conf.FlagCreatePairsOff[bool] = False
+    untrained: bool = True
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     batch_size: int = 16
     seed: int = 0
 
@@ -49,20 +53,25 @@ def main(argv: Sequence[str]) -> None:
     from data2vec.evaluation.frozen import open_frozen, probe_folder, untrained  # loads torch: not for --help
 
     frozen = open_frozen(arguments.model)
-    rows = {str(arguments.model): frozen}
+    networks = {str(arguments.model): frozen}
     if arguments.untrained:
-        rows["untrained"] = untrained(frozen, arguments.seed)
-    width = max(map(len, rows))
-    for number, (name, each) in enumerate(rows.items()):
-        probes = probe_folder(
-            each, arguments.labelled, column=arguments.label, batch_size=arguments.batch_size, seed=arguments.seed
-        )
-        if number == 0:
-            print(f"{probes.items[0]} items to train the probe, {probes.items[1]} held out, {probes.classes} classes")
-            print(f"{'':<{width}}  {'linear probe':<16}  nearest neighbours")
-        print(f"{name:<{width}}  {_score(probes, 'linear'):<16}  {_score(probes, 'neighbours')}")
+        networks["untrained"] = untrained(frozen, arguments.seed)
+    options: dict[str, Any] = {"column": arguments.label, "batch_size": arguments.batch_size, "seed": arguments.seed}
+    probes = {name: probe_folder(each, arguments.labelled, **options) for name, each in networks.items()}
+    print(json.dumps({name: asdict(each) for name, each in probes.items()}) if arguments.json else _table(probes))
 
 
-def _score(probes: Probes, which: str) -> str:
-    result = getattr(probes, which)
+def _table(probes: Mapping[str, Probes]) -> str:
+    width = max(map(len, probes))
+    (train, dev), classes = next((each.items, each.classes) for each in probes.values())
+    return "\n".join(
+        [
+            f"{train} items to train the probe, {dev} held out, {classes} classes",
+            f"{'':<{width}}  {'linear probe':<16}  nearest neighbours",
+            *(f"{name:<{width}}  {_score(p.linear):<16}  {_score(p.neighbours)}" for name, p in probes.items()),
+        ]
+    )
+
+
+def _score(result: ProbeResult) -> str:
     return f"{100 * result.accuracy:.1f} +- {100 * result.standard_error:.1f} %"
