@@ -6,9 +6,14 @@ Shapes: R rows (masks), T tokens on a line or on a grid, N wanted tokens, D widt
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from data2vec.nn.conv import same_conv
+from data2vec.nn.windows import convolve, convolve_at, products_are_fast
 
 
 class DecoderLayer(nn.Module):
@@ -22,9 +27,21 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, *sides, source) -> (R, *sides, C). An even kernel drops its last outputs, as the original does."""
-        out = self.conv(x.movedim(-1, 1)).movedim(1, -1)
-        for axis, side in enumerate(x.shape[1:-1], start=1):
-            out = out.narrow(axis, 0, side)
+        conv = self.conv
+        if isinstance(conv, nn.Conv1d):
+            out = same_conv(x, conv.weight, conv.bias, conv.groups)
+        else:
+            out = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, : x.shape[1], : x.shape[2]]
+        return self.finish(out, x)
+
+    @property
+    def bias(self) -> Tensor:
+        """Of the convolution."""
+        assert self.conv.bias is not None
+        return self.conv.bias
+
+    def finish(self, out: Tensor, x: Tensor) -> Tensor:
+        """What follows the convolution, row by row: its output (..., C), its input (..., source)."""
         out = F.gelu(F.layer_norm(out, out.shape[-1:]))
         return out + x if self.residual else out
 
@@ -60,7 +77,7 @@ class Decoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.dimensions = dimensions
+        self.dimensions, self.groups, self.gap = dimensions, groups, kernel // 2
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
             DecoderLayer(channels if layer else width, channels, kernel, groups, dimensions, residual)
@@ -71,19 +88,29 @@ class Decoder(nn.Module):
         self.projection = nn.Sequential(*inner, nn.Linear(widths[-1], width))
 
     def forward(
-        self, x: Tensor, wanted: Tensor, *, grid: tuple[int, int] | None = None, padding_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        wanted: Tensor,
+        *,
+        given: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
+        padding_mask: Tensor | None = None,
     ) -> Tensor:
         """Predictions at chosen tokens.
 
         Args:
             x: (R, T, D) the encoder's output where a token is visible, noise where it is hidden.
             wanted: (N,) positions to predict, in (R, T) flattened.
+            given: (V,) positions of the encoder's outputs, the only ones whose gradient is read; None: all.
             grid: (rows, columns) of the tokens, for two dimensions.
             padding_mask: (R, T) bool, True = padding, which is zero for every layer.
 
         Returns:
             (N, D).
         """
+        if self.dimensions == 1 and self.groups == 1 and products_are_fast(x):
+            predicted: Tensor = self.projection(self._products(x, wanted, given, padding_mask))
+            return predicted
         rows, tokens, _ = x.shape
         sides = (tokens,) if self.dimensions == 1 else grid
         assert sides is not None
@@ -91,5 +118,20 @@ class Decoder(nn.Module):
             if padding_mask is not None:
                 x = x.masked_fill(padding_mask[..., None], 0.0)
             x = layer(x.view(rows, *sides, -1)).reshape(rows, tokens, -1)
-        predicted: Tensor = self.projection(x.flatten(0, 1).index_select(0, wanted))
+        predicted = self.projection(x.flatten(0, 1).index_select(0, wanted))
         return predicted
+
+    def _products(self, x: Tensor, wanted: Tensor, given: Tensor | None, padding_mask: Tensor | None) -> Tensor:
+        """The layers as matrix products (`data2vec.nn.windows`), the last one at `wanted` only -> (N, C)."""
+        count, tokens, _ = x.shape
+        quiet = x.new_zeros(count, tokens, dtype=torch.bool) if padding_mask is None else padding_mask
+        silent = F.pad(quiet, (0, self.gap), value=True).flatten().nonzero()[:, 0]
+        rows = F.pad(x, (0, 0, 0, self.gap)).flatten(0, 1)
+        wanted = wanted + wanted // tokens * self.gap
+        used = None if given is None else given + given // tokens * self.gap
+        *layers, last = cast("list[DecoderLayer]", list(self.layers))
+        for layer in layers:
+            rows = layer.finish(convolve(rows, layer.conv.weight, layer.bias, silent, used), rows)
+            used = None
+        out = convolve_at(rows, last.conv.weight, last.bias, silent, wanted)
+        return last.finish(out, rows.index_select(0, wanted) if last.residual else out)

@@ -102,7 +102,10 @@ class Data2Vec2Objective(nn.Module):
         padding = parts.padding
         if padding is not None:
             padding = padding.repeat_interleave(len(x) // len(padding), 0)
-        predicted: Tensor = self.decoder(x, parts.rows_of_hidden(len(x)), grid=grid, padding_mask=padding)
+        rows = len(x)
+        predicted: Tensor = self.decoder(
+            x, parts.rows_of_hidden(rows), given=parts.rows_of_visible(rows), grid=grid, padding_mask=padding
+        )
         return predicted
 
     def _decoder_input(self, seen: Tensor, parts: Split, noise: Tensor | None) -> Tensor:
