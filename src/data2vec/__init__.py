@@ -59,6 +59,24 @@ if TYPE_CHECKING:  # the same names as in _HOME, for editors and type checkers; 
     from data2vec.models.v2.config import Data2Vec2AudioConfig as Data2Vec2AudioConfig
     from data2vec.models.v2.config import Data2Vec2TextConfig as Data2Vec2TextConfig
     from data2vec.models.v2.config import Data2Vec2VisionConfig as Data2Vec2VisionConfig
+    from data2vec.models.v2.heads import (
+        Data2Vec2AudioForAudioFrameClassification as Data2Vec2AudioForAudioFrameClassification,
+    )
+    from data2vec.models.v2.heads import Data2Vec2AudioForCTC as Data2Vec2AudioForCTC
+    from data2vec.models.v2.heads import (
+        Data2Vec2AudioForSequenceClassification as Data2Vec2AudioForSequenceClassification,
+    )
+    from data2vec.models.v2.heads import Data2Vec2AudioForXVector as Data2Vec2AudioForXVector
+    from data2vec.models.v2.heads import Data2Vec2TextForMultipleChoice as Data2Vec2TextForMultipleChoice
+    from data2vec.models.v2.heads import Data2Vec2TextForQuestionAnswering as Data2Vec2TextForQuestionAnswering
+    from data2vec.models.v2.heads import (
+        Data2Vec2TextForSequenceClassification as Data2Vec2TextForSequenceClassification,
+    )
+    from data2vec.models.v2.heads import Data2Vec2TextForTokenClassification as Data2Vec2TextForTokenClassification
+    from data2vec.models.v2.heads import Data2Vec2VisionForImageClassification as Data2Vec2VisionForImageClassification
+    from data2vec.models.v2.heads import (
+        Data2Vec2VisionForSemanticSegmentation as Data2Vec2VisionForSemanticSegmentation,
+    )
     from data2vec.models.v2.text import Data2Vec2TextModel as Data2Vec2TextModel
     from data2vec.models.v2.vision import Data2Vec2VisionModel as Data2Vec2VisionModel
     from data2vec.models.vision.config import Data2VecVisionConfig as Data2VecVisionConfig
@@ -94,6 +112,16 @@ _HOME = {  # public name -> the module that defines it
     "Data2Vec2TextModel": "data2vec.models.v2.text",
     "Data2Vec2VisionConfig": "data2vec.models.v2.config",
     "Data2Vec2VisionModel": "data2vec.models.v2.vision",
+    "Data2Vec2AudioForCTC": "data2vec.models.v2.heads",
+    "Data2Vec2AudioForSequenceClassification": "data2vec.models.v2.heads",
+    "Data2Vec2AudioForAudioFrameClassification": "data2vec.models.v2.heads",
+    "Data2Vec2AudioForXVector": "data2vec.models.v2.heads",
+    "Data2Vec2TextForSequenceClassification": "data2vec.models.v2.heads",
+    "Data2Vec2TextForTokenClassification": "data2vec.models.v2.heads",
+    "Data2Vec2TextForQuestionAnswering": "data2vec.models.v2.heads",
+    "Data2Vec2TextForMultipleChoice": "data2vec.models.v2.heads",
+    "Data2Vec2VisionForImageClassification": "data2vec.models.v2.heads",
+    "Data2Vec2VisionForSemanticSegmentation": "data2vec.models.v2.heads",
     "Data2Vec2Objective": "data2vec.objectives.v2",
     "BeitImageProcessor": "data2vec.processing.vision",
     "RobertaTokenizer": "data2vec.processing.text",

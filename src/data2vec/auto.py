@@ -12,39 +12,90 @@ from data2vec.errors import UserError
 from data2vec.hub import HUB_ARGUMENTS, resolve
 
 AUDIO, TEXT, VISION = "data2vec-audio", "data2vec-text", "data2vec-vision"
+AUDIO2, TEXT2, VISION2 = "data2vec2-audio", "data2vec2-text", "data2vec2-vision"
 
 CLASSES: dict[str, dict[str, str]] = {  # what is asked for -> model type -> module and class
     "AutoConfig": {
         AUDIO: "models.audio.config:Data2VecAudioConfig",
         TEXT: "models.text.config:Data2VecTextConfig",
         VISION: "models.vision.config:Data2VecVisionConfig",
+        AUDIO2: "models.v2.config:Data2Vec2AudioConfig",
+        TEXT2: "models.v2.config:Data2Vec2TextConfig",
+        VISION2: "models.v2.config:Data2Vec2VisionConfig",
     },
     "AutoModel": {
         AUDIO: "models.audio.model:Data2VecAudioModel",
         TEXT: "models.text.model:Data2VecTextModel",
         VISION: "models.vision.model:Data2VecVisionModel",
+        AUDIO2: "models.v2.audio:Data2Vec2AudioModel",
+        TEXT2: "models.v2.text:Data2Vec2TextModel",
+        VISION2: "models.v2.vision:Data2Vec2VisionModel",
     },
     "AutoModelForPreTraining": {TEXT: "models.text.heads:Data2VecTextForMaskedLM"},
-    "AutoModelForCTC": {AUDIO: "models.audio.heads:Data2VecAudioForCTC"},
-    "AutoModelForAudioClassification": {AUDIO: "models.audio.heads:Data2VecAudioForSequenceClassification"},
-    "AutoModelForAudioFrameClassification": {AUDIO: "models.audio.heads:Data2VecAudioForAudioFrameClassification"},
-    "AutoModelForAudioXVector": {AUDIO: "models.audio.heads:Data2VecAudioForXVector"},
+    "AutoModelForCTC": {
+        AUDIO: "models.audio.heads:Data2VecAudioForCTC",
+        AUDIO2: "models.v2.heads:Data2Vec2AudioForCTC",
+    },
+    "AutoModelForAudioClassification": {
+        AUDIO: "models.audio.heads:Data2VecAudioForSequenceClassification",
+        AUDIO2: "models.v2.heads:Data2Vec2AudioForSequenceClassification",
+    },
+    "AutoModelForAudioFrameClassification": {
+        AUDIO: "models.audio.heads:Data2VecAudioForAudioFrameClassification",
+        AUDIO2: "models.v2.heads:Data2Vec2AudioForAudioFrameClassification",
+    },
+    "AutoModelForAudioXVector": {
+        AUDIO: "models.audio.heads:Data2VecAudioForXVector",
+        AUDIO2: "models.v2.heads:Data2Vec2AudioForXVector",
+    },
     "AutoModelForMaskedLM": {TEXT: "models.text.heads:Data2VecTextForMaskedLM"},
     "AutoModelForCausalLM": {TEXT: "models.text.heads:Data2VecTextForCausalLM"},
-    "AutoModelForSequenceClassification": {TEXT: "models.text.heads:Data2VecTextForSequenceClassification"},
-    "AutoModelForMultipleChoice": {TEXT: "models.text.heads:Data2VecTextForMultipleChoice"},
-    "AutoModelForTokenClassification": {TEXT: "models.text.heads:Data2VecTextForTokenClassification"},
-    "AutoModelForQuestionAnswering": {TEXT: "models.text.heads:Data2VecTextForQuestionAnswering"},
-    "AutoModelForImageClassification": {VISION: "models.vision.heads:Data2VecVisionForImageClassification"},
-    "AutoModelForSemanticSegmentation": {VISION: "models.vision.heads:Data2VecVisionForSemanticSegmentation"},
+    "AutoModelForSequenceClassification": {
+        TEXT: "models.text.heads:Data2VecTextForSequenceClassification",
+        TEXT2: "models.v2.heads:Data2Vec2TextForSequenceClassification",
+    },
+    "AutoModelForMultipleChoice": {
+        TEXT: "models.text.heads:Data2VecTextForMultipleChoice",
+        TEXT2: "models.v2.heads:Data2Vec2TextForMultipleChoice",
+    },
+    "AutoModelForTokenClassification": {
+        TEXT: "models.text.heads:Data2VecTextForTokenClassification",
+        TEXT2: "models.v2.heads:Data2Vec2TextForTokenClassification",
+    },
+    "AutoModelForQuestionAnswering": {
+        TEXT: "models.text.heads:Data2VecTextForQuestionAnswering",
+        TEXT2: "models.v2.heads:Data2Vec2TextForQuestionAnswering",
+    },
+    "AutoModelForImageClassification": {
+        VISION: "models.vision.heads:Data2VecVisionForImageClassification",
+        VISION2: "models.v2.heads:Data2Vec2VisionForImageClassification",
+    },
+    "AutoModelForSemanticSegmentation": {
+        VISION: "models.vision.heads:Data2VecVisionForSemanticSegmentation",
+        VISION2: "models.v2.heads:Data2Vec2VisionForSemanticSegmentation",
+    },
     "AutoProcessor": {
         AUDIO: "processing.speech:Wav2Vec2Processor",
         TEXT: "processing.text:RobertaTokenizerFast",
         VISION: "processing.vision:BeitImageProcessor",
+        AUDIO2: "processing.speech:Wav2Vec2Processor",
+        TEXT2: "processing.text:RobertaTokenizerFast",
+        VISION2: "processing.vision:BeitImageProcessor",
     },
-    "AutoTokenizer": {AUDIO: "processing.ctc:Wav2Vec2CTCTokenizer", TEXT: "processing.text:RobertaTokenizerFast"},
-    "AutoFeatureExtractor": {AUDIO: "processing.audio:Wav2Vec2FeatureExtractor"},
-    "AutoImageProcessor": {VISION: "processing.vision:BeitImageProcessor"},
+    "AutoTokenizer": {
+        AUDIO: "processing.ctc:Wav2Vec2CTCTokenizer",
+        TEXT: "processing.text:RobertaTokenizerFast",
+        AUDIO2: "processing.ctc:Wav2Vec2CTCTokenizer",
+        TEXT2: "processing.text:RobertaTokenizerFast",
+    },
+    "AutoFeatureExtractor": {
+        AUDIO: "processing.audio:Wav2Vec2FeatureExtractor",
+        AUDIO2: "processing.audio:Wav2Vec2FeatureExtractor",
+    },
+    "AutoImageProcessor": {
+        VISION: "processing.vision:BeitImageProcessor",
+        VISION2: "processing.vision:BeitImageProcessor",
+    },
 }
 
 

@@ -78,6 +78,16 @@ def _rename(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
     return name
 
 
+AUDIO_HEADS = [
+    ("mix.weights", "layer_weights"),
+    ("head.letters", "lm_head"),
+    ("head.embedding", "feature_extractor"),
+    ("head.projector", "projector"),
+    ("head.tdnn", "tdnn"),
+    ("head.objective", "objective"),
+    ("head.classifier", "classifier"),
+]
+
 AUDIO = NameTable(
     prefix="data2vec_audio",
     rows=[
@@ -95,16 +105,19 @@ AUDIO = NameTable(
         ("encoder.blocks.{}.norm2", "encoder.layers.{}.final_layer_norm"),
         ("adapter.projection", "adapter.proj"),
         ("adapter.norm", "adapter.proj_layer_norm"),
-        # heads
-        ("mix.weights", "layer_weights"),
-        ("head.letters", "lm_head"),
-        ("head.embedding", "feature_extractor"),
-        ("head.projector", "projector"),
-        ("head.tdnn", "tdnn"),
-        ("head.objective", "objective"),
-        ("head.classifier", "classifier"),
+        *AUDIO_HEADS,
     ],
 )
+
+TEXT_HEADS = [
+    ("head.dense", "lm_head.dense"),
+    ("head.norm", "lm_head.layer_norm"),
+    ("head.decoder", "lm_head.decoder"),
+    ("head.bias", "lm_head.bias"),
+    ("head.hidden", "classifier.dense"),
+    ("head.labels", "classifier.out_proj"),
+    ("span", "qa_outputs"),
+]
 
 TEXT = NameTable(
     prefix="data2vec_text",
@@ -128,17 +141,22 @@ TEXT = NameTable(
         ("encoder.blocks.{}.mlp.fc2", "encoder.layer.{}.output.dense"),
         ("encoder.blocks.{}.norm2", "encoder.layer.{}.output.LayerNorm"),
         ("pooler", "pooler.dense"),
-        # heads
-        ("head.dense", "lm_head.dense"),
-        ("head.norm", "lm_head.layer_norm"),
-        ("head.decoder", "lm_head.decoder"),
-        ("head.bias", "lm_head.bias"),
-        ("head.hidden", "classifier.dense"),
-        ("head.labels", "classifier.out_proj"),
-        ("span", "qa_outputs"),
+        *TEXT_HEADS,
     ],
     ignored=[r"embeddings\.(position_ids|token_type_ids)$"],
 )
+
+VISION_HEADS = [
+    ("pyramid.four.{}", "fpn1.{}"),
+    ("pyramid.two.{}", "fpn2.{}"),
+    ("decoder.pools.{}", "decode_head.psp_modules.blocks.{}"),
+    ("decoder.bottleneck", "decode_head.psp_bottleneck"),
+    ("decoder.laterals.{}", "decode_head.lateral_convs.{}"),
+    ("decoder.smoothers.{}", "decode_head.fpn_convs.{}"),
+    ("decoder.fusion", "decode_head.fpn_bottleneck"),
+    ("decoder.classifier", "decode_head.classifier"),
+    ("auxiliary", "auxiliary_head"),
+]
 
 VISION = NameTable(
     prefix="data2vec_vision",
@@ -164,16 +182,7 @@ VISION = NameTable(
         ("encoder.blocks.{}.mlp.fc2", "encoder.layer.{}.output.dense"),
         ("norm", "layernorm"),
         ("pooler", "pooler.layernorm"),
-        # segmentation
-        ("pyramid.four.{}", "fpn1.{}"),
-        ("pyramid.two.{}", "fpn2.{}"),
-        ("decoder.pools.{}", "decode_head.psp_modules.blocks.{}"),
-        ("decoder.bottleneck", "decode_head.psp_bottleneck"),
-        ("decoder.laterals.{}", "decode_head.lateral_convs.{}"),
-        ("decoder.smoothers.{}", "decode_head.fpn_convs.{}"),
-        ("decoder.fusion", "decode_head.fpn_bottleneck"),
-        ("decoder.classifier", "decode_head.classifier"),
-        ("auxiliary", "auxiliary_head"),
+        *VISION_HEADS,
     ],
     legacy=[  # transformers 4.x
         ("decode_head.psp_modules.blocks.{}.conv.convolution", "decode_head.psp_modules.{}.1.conv"),

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec.errors import UserError
+from data2vec.modeling import PreTrainedModel
 from data2vec.models.audio.adapter import reference_lengths
 from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.models.audio.model import Data2VecAudioModel, Data2VecAudioPreTrainedModel
@@ -123,6 +124,7 @@ def frame_classification(
 class _AudioHeadModel(Data2VecAudioPreTrainedModel):
     """A base model with a head: what the four classes share."""
 
+    encoder: type[PreTrainedModel] = Data2VecAudioModel
     adapts = True
     mixes = False
 
@@ -130,7 +132,7 @@ class _AudioHeadModel(Data2VecAudioPreTrainedModel):
         super().__init__(config)
         if config.add_adapter and not self.adapts:
             raise UserError(f"{type(self).__name__} has no use for an adapter: set add_adapter=False")
-        self.data2vec_audio = Data2VecAudioModel(config)
+        self.add_module(self.names.prefix, self.encoder(config))
         mixes = self.mixes and config.use_weighted_layer_sum
         self.mix = LayerMix(config.num_hidden_layers + 1) if mixes else None
 
@@ -143,6 +145,16 @@ class _AudioHeadModel(Data2VecAudioPreTrainedModel):
             super().init_module(module)
 
     @property
+    def body(self) -> Any:
+        """The base model, of either version."""
+        return self.base_model
+
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens in front of the frames, which the heads do not read."""
+        return 0
+
+    @property
     def feature_width(self) -> int:
         """Width of what `features` returns."""
         config: Data2VecAudioConfig = self.config
@@ -151,7 +163,7 @@ class _AudioHeadModel(Data2VecAudioPreTrainedModel):
 
     def freeze_feature_encoder(self) -> None:
         """Train the convolutions no longer."""
-        self.data2vec_audio.freeze_feature_encoder()
+        self.body.freeze_feature_encoder()
 
     def freeze_feature_extractor(self) -> None:
         """Older name of `freeze_feature_encoder`."""
@@ -173,7 +185,7 @@ class _AudioHeadModel(Data2VecAudioPreTrainedModel):
             that were asked for.
         """
         asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        output: AudioModelOutput = self.data2vec_audio(
+        output: AudioModelOutput = self.body(
             input_values,
             attention_mask,
             mask_time_indices,
@@ -181,12 +193,13 @@ class _AudioHeadModel(Data2VecAudioPreTrainedModel):
             output_hidden_states=asked or self.mix is not None,
             return_dict=True,
         )
-        features = output.last_hidden_state
+        extra = self.extra_tokens
+        features = output.last_hidden_state[:, extra:]
         padding = None if output.frame_mask is None else ~output.frame_mask
         if self.mix is not None:
             assert output.hidden_states is not None
-            features = self.mix(output.hidden_states)
-            padding = self.data2vec_audio.frame_padding(attention_mask, features.shape[1])
+            features = self.mix(output.hidden_states)[:, extra:]
+            padding = self.body.frame_padding(attention_mask, features.shape[1])
         if not asked:
             output.hidden_states = None
         return features, padding, output
@@ -194,7 +207,7 @@ class _AudioHeadModel(Data2VecAudioPreTrainedModel):
     def reference_lengths(self, input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Valid frames of each row as the reference counts them (B,)."""
         mask = torch.ones_like(input_values) if attention_mask is None else attention_mask
-        lengths = self.data2vec_audio.frontend.raw_lengths(mask.long().sum(dim=1))
+        lengths = self.body.frontend.raw_lengths(mask.long().sum(dim=1))
         return reference_lengths(lengths, self.config) if self.config.add_adapter else lengths
 
     def finish(self, output: Any, return_dict: bool | None) -> Any:

@@ -9,7 +9,7 @@ What a head computes is a small module over features, for any encoder; the publi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec.errors import UserError
+from data2vec.modeling import PreTrainedModel
 from data2vec.models.losses import classification, cross_entropy, next_token
 from data2vec.models.text.config import Data2VecTextConfig
 from data2vec.models.text.generation import generate
@@ -99,15 +100,16 @@ def head_dropout(config: Data2VecTextConfig) -> float:
 class _TextHeadModel(Data2VecTextPreTrainedModel):
     """A base model with a head: what the six classes share."""
 
+    encoder: Callable[..., PreTrainedModel] = Data2VecTextModel
     pools = False
 
     def __init__(self, config: Data2VecTextConfig) -> None:
         super().__init__(config)
-        self.data2vec_text = Data2VecTextModel(config, add_pooling_layer=self.pools)
+        self.add_module(self.names.prefix, type(self).encoder(config, add_pooling_layer=self.pools))
 
     def encode(self, input_ids: Tensor | None, attention_mask: Tensor | None, **inputs: Any) -> TextModelOutput:
         """The base model's output; `inputs` are its keyword arguments."""
-        output: TextModelOutput = self.data2vec_text(input_ids, attention_mask, **inputs, return_dict=True)
+        output: TextModelOutput = self.base_model(input_ids, attention_mask, **inputs, return_dict=True)
         return output
 
     def finish(self, output: Any, return_dict: bool | None) -> Any:

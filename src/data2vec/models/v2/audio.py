@@ -12,7 +12,7 @@ from data2vec.modeling import PreTrainedModel
 from data2vec.models.audio.frontend import AudioFrontend
 from data2vec.models.audio.model import transformer_config
 from data2vec.models.encoder import LayerOutputs, Tokens
-from data2vec.models.names import NameTable
+from data2vec.models.names import AUDIO_HEADS, NameTable
 from data2vec.models.v2.config import Data2Vec2AudioConfig
 from data2vec.models.v2.encoder import ContextEncoder, Visible, alibi_scales, hide
 from data2vec.nn.activations import activation
@@ -22,10 +22,10 @@ from data2vec.outputs import AudioModelOutput
 
 
 class Data2Vec2AudioPreTrainedModel(PreTrainedModel):
-    """Base of the audio classes: configuration, names on disk (nobody else publishes any: ours), initialisation."""
+    """Base of the audio classes: configuration, names on disk (ours; heads as in data2vec 1), initialisation."""
 
     config_class = Data2Vec2AudioConfig
-    names = NameTable(prefix="data2vec2_audio", rows=())
+    names = NameTable(prefix="data2vec2_audio", rows=AUDIO_HEADS)
     main_input_name: ClassVar[str] = "input_values"
 
     @torch.no_grad()
@@ -68,6 +68,10 @@ class Data2Vec2AudioModel(Data2Vec2AudioPreTrainedModel):
             zero_padding=config.zero_padded_frames,
         )
         self.init_weights()
+
+    def freeze_feature_encoder(self) -> None:
+        """Train the convolutions no longer."""
+        self.frontend.convs.requires_grad_(False)
 
     def embed(self, batch: Mapping[str, Tensor]) -> Tokens:
         """``input_values`` (B, samples) and optional ``attention_mask`` (B, samples), 1 = valid -> frames."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data2vec.errors import UserError
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.encoder import LayerOutputs, Tokens
-from data2vec.models.names import NameTable
+from data2vec.models.names import TEXT_HEADS, NameTable
 from data2vec.models.text.frontend import TextFrontend
 from data2vec.models.v2.config import Data2Vec2TextConfig
 from data2vec.models.v2.encoder import ContextEncoder, Visible, alibi_scales, hide
@@ -71,10 +71,10 @@ def transformer_config(config: Data2Vec2TextConfig) -> TransformerConfig:
 
 
 class Data2Vec2TextPreTrainedModel(PreTrainedModel):
-    """Base of the text classes: configuration, names on disk (nobody else publishes any: ours), initialisation."""
+    """Base of the text classes: configuration, names on disk (ours; heads as in data2vec 1), initialisation."""
 
     config_class = Data2Vec2TextConfig
-    names = NameTable(prefix="data2vec2_text", rows=())
+    names = NameTable(prefix="data2vec2_text", rows=TEXT_HEADS)
     main_input_name: ClassVar[str] = "input_ids"
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from data2vec.errors import UserError
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.encoder import LayerOutputs, Tokens
-from data2vec.models.names import NameTable
+from data2vec.models.names import VISION_HEADS, NameTable
 from data2vec.models.v2.config import Data2Vec2VisionConfig
 from data2vec.models.v2.encoder import ContextEncoder, Visible, alibi_scales, hide
 from data2vec.models.vision.frontend import VisionFrontend
@@ -39,10 +39,10 @@ def transformer_config(config: Data2Vec2VisionConfig) -> TransformerConfig:
 
 
 class Data2Vec2VisionPreTrainedModel(PreTrainedModel):
-    """Base of the vision classes: configuration, names on disk (nobody else publishes any: ours), initialisation."""
+    """Base of the vision classes: configuration, names on disk (ours; heads as in data2vec 1), initialisation."""
 
     config_class = Data2Vec2VisionConfig
-    names = NameTable(prefix="data2vec2_vision", rows=())
+    names = NameTable(prefix="data2vec2_vision", rows=VISION_HEADS)
     main_input_name: ClassVar[str] = "pixel_values"
 
     @torch.no_grad()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec.errors import UserError
+from data2vec.modeling import PreTrainedModel
 from data2vec.models.losses import classification
 from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.models.vision.model import Data2VecVisionModel, Data2VecVisionPreTrainedModel
@@ -22,11 +23,17 @@ logger = logging.getLogger("data2vec")
 class _VisionHeadModel(Data2VecVisionPreTrainedModel):
     """A base model with a head."""
 
+    encoder: Callable[..., PreTrainedModel] = Data2VecVisionModel
     pools = False
 
     def __init__(self, config: Data2VecVisionConfig) -> None:
         super().__init__(config)
-        self.data2vec_vision = Data2VecVisionModel(config, add_pooling_layer=self.pools)
+        self.add_module(self.names.prefix, type(self).encoder(config, add_pooling_layer=self.pools))
+
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens in front of the patches: the CLS."""
+        return 1
 
     def finish(self, output: Any, return_dict: bool | None) -> Any:
         """The output, or a tuple of it."""
@@ -70,7 +77,7 @@ class Data2VecVisionForImageClassification(_VisionHeadModel):
         Returns:
             `ImageClassifierOutput`.
         """
-        base: VisionModelOutput = self.data2vec_vision(
+        base: VisionModelOutput = self.base_model(
             pixel_values,
             head_mask=head_mask,
             output_attentions=output_attentions,
@@ -142,7 +149,7 @@ class Data2VecVisionForSemanticSegmentation(_VisionHeadModel):
         size = tuple(pixel_values.shape[2:])
         patch = config.patch_shape
         pixel_values = F.pad(pixel_values, (0, -size[1] % patch[1], 0, -size[0] % patch[0]))
-        base: VisionModelOutput = self.data2vec_vision(
+        base: VisionModelOutput = self.base_model(
             pixel_values,
             head_mask=head_mask,
             output_attentions=output_attentions,
@@ -161,7 +168,7 @@ class Data2VecVisionForSemanticSegmentation(_VisionHeadModel):
         """The chosen blocks' patches as (B, H, rows, columns); hidden state 0 is what the first block reads."""
         assert base.hidden_states is not None
         states = [base.hidden_states[block + 1] for block in self.config.feature_blocks]
-        return [state[:, 1:].transpose(1, 2).unflatten(2, grid) for state in states]
+        return [state[:, self.extra_tokens :].transpose(1, 2).unflatten(2, grid) for state in states]
 
     def _loss(
         self, logits: Tensor, maps: list[Tensor], labels: Tensor, size: tuple[int, ...], grid: tuple[int, int]
