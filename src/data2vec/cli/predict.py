@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> None:
     inputs = [line.rstrip("\n") for line in sys.stdin] if arguments.inputs == ("-",) else list(arguments.inputs)
     for prediction in predict_inputs(arguments.model, inputs, batch=arguments.batch):
         if arguments.jsonl:
-            print(json.dumps(prediction, ensure_ascii=False))
+            said = {name: value for name, value in prediction.items() if name != "map"}
+            print(json.dumps(said, ensure_ascii=False))
         else:
             print(f"{prediction['source']}\t{short(prediction)}")

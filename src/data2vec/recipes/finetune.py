@@ -188,6 +188,76 @@ def audio_classification_little() -> FinetuneConfig:
     )
 
 
+def audio_frames_little() -> FinetuneConfig:
+    """Minutes of recordings with turns, a small encoder."""
+    return FinetuneConfig(
+        task="audio-frames",
+        data=LabelledConfig(batch=60, max_seconds=15),
+        augment=AugmentConfig(noise=20.0),
+        network={"mask_time_prob": 0.1, "mask_time_length": 5, "mask_time_min_masks": 1},
+        optim=_optim(5e-4),
+        train=_train(600),
+    )
+
+
+def speaker_verification_little() -> FinetuneConfig:
+    """Minutes of clips of a few speakers, a small encoder."""
+    return FinetuneConfig(
+        task="speaker-verification",
+        data=LabelledConfig(batch=16),
+        augment=AugmentConfig(noise=20.0),
+        network={"mask_time_prob": 0.1, "mask_time_length": 3, "mask_time_min_masks": 1, "xvector_output_dim": 128},
+        optim=_optim(5e-4),
+        train=_train(600),
+    )
+
+
+def _text_little(task: TaskName, updates: int, **data: Any) -> FinetuneConfig:
+    return FinetuneConfig(
+        task=task,
+        data=LabelledConfig(**{"batch": 2048, **data}),
+        network={"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
+        optim=_optim(3e-4, layer_decay=0.8),
+        train=_train(updates),
+    )
+
+
+def token_classification_little() -> FinetuneConfig:
+    """Thousands of sentences, a small encoder."""
+    return _text_little("token-classification", 1500)
+
+
+def question_answering_little() -> FinetuneConfig:
+    """Hundreds of questions, a small encoder: enough to run, too little to learn to answer."""
+    return _text_little("question-answering", 800, stride=32)
+
+
+def multiple_choice_little() -> FinetuneConfig:
+    """Thousands of choices, a small encoder."""
+    return _text_little("multiple-choice", 800)
+
+
+def fill_mask_little() -> FinetuneConfig:
+    """Plain text of a domain, a small encoder."""
+    return _text_little("fill-mask", 1000, dev_share=0.1)
+
+
+def causal_lm_little() -> FinetuneConfig:
+    """A book, a small encoder."""
+    return _text_little("causal-lm", 1000, dev_share=0.1)
+
+
+def semantic_segmentation_little() -> FinetuneConfig:
+    """Dozens of pictures with label maps, a small encoder."""
+    return FinetuneConfig(
+        task="semantic-segmentation",
+        data=LabelledConfig(batch=4, image_size=96),
+        network={"drop_path_rate": 0.1},
+        optim=_optim(1e-3, layer_decay=0.8, weight_decay=0.05),
+        train=_train(600, evaluations=6),
+    )
+
+
 def text_classification_little() -> FinetuneConfig:
     """Thousands of texts, a small encoder."""
     return FinetuneConfig(
@@ -247,8 +317,16 @@ def image_classification_base() -> FinetuneConfig:
 FINETUNE: Mapping[TaskName, Mapping[str, Callable[[], FinetuneConfig]]] = {
     "asr": {"little": asr_little, "base": asr_base, "base-10h": asr_base_10h},
     "audio-classification": {"little": audio_classification_little},
+    "audio-frames": {"little": audio_frames_little},
+    "speaker-verification": {"little": speaker_verification_little},
+    "fill-mask": {"little": fill_mask_little},
+    "causal-lm": {"little": causal_lm_little},
     "text-classification": {"little": text_classification_little, "base": text_classification_base},
+    "token-classification": {"little": token_classification_little},
+    "question-answering": {"little": question_answering_little},
+    "multiple-choice": {"little": multiple_choice_little},
     "image-classification": {"little": image_classification_little, "base": image_classification_base},
+    "semantic-segmentation": {"little": semantic_segmentation_little},
 }
 
 

@@ -39,6 +39,7 @@ class SpeechRecognition:
 
     classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-audio": Data2VecAudioForCTC}
     fills = FILLS
+    own_loss = False
 
     def __init__(
         self,

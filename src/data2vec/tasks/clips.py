@@ -102,6 +102,7 @@ class AudioClassification:
 
     classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-audio": Data2VecAudioForSequenceClassification}
     fills = FILLS
+    own_loss = False
 
     def __init__(self, model: PreTrainedModel, extractor: Wav2Vec2FeatureExtractor) -> None:
         self.model, self.extractor = model, extractor

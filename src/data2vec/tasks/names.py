@@ -14,8 +14,16 @@ from data2vec.tasks.config import TASKS, TaskName
 _HOME: dict[TaskName, tuple[str, str]] = {
     "asr": ("data2vec.tasks.asr", "SpeechRecognition"),
     "audio-classification": ("data2vec.tasks.clips", "AudioClassification"),
+    "audio-frames": ("data2vec.tasks.frames", "AudioFrames"),
+    "speaker-verification": ("data2vec.tasks.speakers", "SpeakerVerification"),
+    "fill-mask": ("data2vec.tasks.language", "FillMask"),
+    "causal-lm": ("data2vec.tasks.language", "CausalLM"),
     "text-classification": ("data2vec.tasks.sentences", "TextClassification"),
+    "token-classification": ("data2vec.tasks.tokens", "TokenClassification"),
+    "question-answering": ("data2vec.tasks.questions", "QuestionAnswering"),
+    "multiple-choice": ("data2vec.tasks.choices", "MultipleChoice"),
     "image-classification": ("data2vec.tasks.pictures", "ImageClassification"),
+    "semantic-segmentation": ("data2vec.tasks.segmentation", "SemanticSegmentation"),
 }
 
 

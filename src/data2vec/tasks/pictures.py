@@ -47,6 +47,7 @@ class ImageClassification:
 
     classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-vision": Data2VecVisionForImageClassification}
     fills: Mapping[str, float] = {}
+    own_loss = False
 
     def __init__(self, model: PreTrainedModel, processor: BeitImageProcessor) -> None:
         self.model, self.processor = model, processor

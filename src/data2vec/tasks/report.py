@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data2vec.data.labelled.example import Example
 from data2vec.evaluation.metrics import Confusion
 from data2vec.tasks.run import Evaluation
@@ -26,7 +28,8 @@ def write_evaluation(task: Downstream, found: Evaluation, folder: Path) -> None:
     (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for example, prediction in zip(found.examples, found.predictions, strict=True):
-            row = {**prediction, "target": plain(example.target)}
+            said = {name: value for name, value in prediction.items() if not isinstance(value, np.ndarray)}
+            row = {**said, "target": plain(example.target)}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     (folder / "report.html").write_text(page(task, found), encoding="utf-8")
 

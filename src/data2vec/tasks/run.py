@@ -36,12 +36,16 @@ def usable(
     return items, [Skipped.of(each) for each in bad]
 
 
-def batches(items: Sequence[Item], budget: int) -> Iterator[list[int]]:
-    """Places of the items in batches of like length, longest first; rows x longest row stay within `budget`."""
-    order = sorted(range(len(items)), key=lambda place: -items[place].size)
+def batches(items: Sequence[Item], budget: int, *, alike: bool = False) -> Iterator[list[int]]:
+    """Places of the items in batches of like length, longest first; rows x longest row stay within `budget`.
+
+    With `alike` all rows of a batch have the same `Item.part`.
+    """
+    order = sorted(range(len(items)), key=lambda place: (-items[place].size, str(items[place].part) if alike else ""))
     held: list[int] = []
     for place in order:
-        if held and (len(held) + 1) * items[held[0]].size > budget:
+        full = held and (len(held) + 1) * items[held[0]].size > budget
+        if full or (held and alike and items[place].part != items[held[0]].part):
             yield held
             held = []
         held.append(place)
@@ -68,7 +72,7 @@ def predict(
     unique = sorted(first.values())
     known: dict[Any, Any] = {}
     try:
-        for chosen in batches([items[place] for place in unique], budget):
+        for chosen in batches([items[place] for place in unique], budget, alike=not task.fills):
             places = [unique[index] for index in chosen]
             batch = collate([task.encode(items[place], None) for place in places], task.fills)
             batch = {name: value.to(model.device) for name, value in batch.items()}

@@ -47,6 +47,7 @@ class TextClassification:
     """A class, several labels or a value, of a text or a pair of texts."""
 
     classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-text": Data2VecTextForSequenceClassification}
+    own_loss = False
 
     def __init__(self, model: PreTrainedModel, tokenizer: RobertaTokenizer, data: LabelledConfig | None = None) -> None:
         data = data or LabelledConfig()

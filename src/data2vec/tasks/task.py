@@ -54,12 +54,14 @@ class Downstream(Protocol):
     Attributes:
         model: with the head.
         metric: the score that picks the best model; see `LOWER_IS_BETTER`.
-        fills: what pads a field whose rows differ in length.
+        fills: what pads a field whose rows differ in length; empty: only rows with the same `Item.part` go together.
+        own_loss: `loss` needs the scores only: the head is not given the labels.
     """
 
     model: PreTrainedModel
     metric: str
     fills: Mapping[str, float]
+    own_loss: bool
 
     def items(self, examples: Sequence[Example], *, train: bool = False) -> Iterable[Item | BadSample]:
         """Rows of the examples, or why one cannot be used."""

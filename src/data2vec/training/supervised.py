@@ -35,7 +35,7 @@ class SupervisedTask(nn.Module):
         super().__init__()
         self.downstream = downstream
         self.model: nn.Module = downstream.model
-        self.freeze_updates, self.soft = freeze_updates, soft
+        self.freeze_updates, self.soft = freeze_updates, soft or downstream.own_loss
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         if freeze_updates:
             base: nn.Module = downstream.model.base_model

@@ -10,7 +10,7 @@ from typing import Any
 
 from data2vec.data.labelled.example import Example, Read, class_names, named_label, split_files, split_of, with_split
 from data2vec.data.labelled.tables import Row, first_fields, read_rows, require_columns
-from data2vec.data.manifest import read_text
+from data2vec.data.manifest import read_manifest, read_text
 from data2vec.errors import BadSample, UserError
 
 _TEXTS = (
@@ -281,3 +281,47 @@ def _commonsense(row: Row) -> Read:
     if key and key not in labels:
         return BadSample(row.source, f"answerKey {key!r} is none of {', '.join(map(str, labels))}")
     return Example(row.source, Choices(str(prompt), tuple(map(str, texts))), labels.index(key) if key else None)
+
+
+# Plain text
+
+_TEXT_SUFFIXES = frozenset({".txt", ".tokens", ".text", ".md"})
+_PASSAGE = 2000
+"""Characters that make a passage: paragraphs are joined until there are so many."""
+
+
+def read_passages(source: Path, share: float) -> Iterator[Read]:
+    """Passages of plain text.
+
+    Args:
+        source: a text file, or a folder of them (within train and valid, or named after a side).
+        share: of each file's passages, held out at its end, where no file is named after a side to be judged by.
+
+    Yields:
+        Examples with a text as input and as target.
+    """
+    manifest = read_manifest(source, _TEXT_SUFFIXES)
+    paths = [manifest.root / name for name in manifest.names]
+    sides = [next((s for part in Path(name).parts if (s := split_of(Path(part).stem))), "") for name in manifest.names]
+    for path, side in zip(paths, sides, strict=True):
+        passages = _passages(path)
+        first_held = len(passages) if "dev" in sides else len(passages) - max(1, round(share * len(passages)))
+        for place, (line, text) in enumerate(passages):
+            split = side or ("dev" if place >= first_held else "train")
+            yield Example(f"{path}: line {line}", text, text, split_of(split))
+
+
+def _passages(path: Path) -> list[tuple[int, str]]:
+    """(first line, text) of each passage of a file."""
+    passages: list[tuple[int, str]] = []
+    held: list[str] = []
+    start, size = 1, 0
+    for number, line in enumerate([*read_text(path).splitlines(), ""], start=1):
+        held.append(line)
+        size += len(line)
+        if not line.strip() and size >= _PASSAGE:
+            passages.append((start, "\n".join(held).strip()))
+            held, start, size = [], number + 1, 0
+    if any(line.strip() for line in held):
+        passages.append((start, "\n".join(held).strip()))
+    return passages
