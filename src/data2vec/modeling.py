@@ -47,7 +47,11 @@ class PreTrainedModel(nn.Module):
         names: tensor names on disk.
         main_input_name: the batch entry that the model reads.
         tied: our parameter name -> our name of the parameter that it shares.
+        _no_split_modules: classes whose weights have to be on one device, and present when they run: some read the
+            weights of a submodule without calling it. Accelerate's name, for its `preload_module_classes` too.
     """
+
+    _no_split_modules: ClassVar[list[str]] = ["Block", "ConvLayer", "PositionalConv", "VisionFrontend"]
 
     config_class: ClassVar[type[PretrainedConfig]]
     names: ClassVar[NameTable]
@@ -105,9 +109,11 @@ class PreTrainedModel(nn.Module):
         """Device of the first parameter."""
         return next(self.parameters()).device
 
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        """Number of parameters, tied ones once."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Number of parameters, tied ones once; `exclude_embeddings` leaves tables of tokens and positions out."""
+        tables = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)} if exclude_embeddings else ()
+        counted = (p for p in self.parameters() if id(p) not in tables)
+        return sum(p.numel() for p in counted if p.requires_grad or not only_trainable)
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them.
@@ -118,6 +124,17 @@ class PreTrainedModel(nn.Module):
         if gradient_checkpointing_kwargs and dict(gradient_checkpointing_kwargs) != {"use_reentrant": False}:
             raise UserError(f"gradient_checkpointing_kwargs={gradient_checkpointing_kwargs}: only use_reentrant=False")
         self._set_checkpointing(True)
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Newer name of `gradient_checkpointing_enable`; of its choices only every layer, kept on its device."""
+        if every_n_layers != 1 or offload:
+            raise UserError("checkpointing is of every layer and on its device: every_n_layers=1, offload=False")
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations again."""

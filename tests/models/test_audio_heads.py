@@ -190,7 +190,7 @@ def test_short_clips_have_embeddings_alone_and_in_a_batch(frames: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:std")
 def test_the_reference_counts_padding_and_fails_on_short_clips() -> None:
-    """Nine frames are one window, whose deviation is NaN; and lengths leave out dilation: five, where three are there."""
+    """Nine frames are one window, whose deviation is NaN; and its lengths leave out dilation: five for three."""
     model = zoo.build("Data2VecAudioForXVector", **COMPAT)
     one_window = zoo.audio_batch((197,))
     assert torch.isnan(model(**one_window).embeddings).all()

@@ -62,9 +62,8 @@ class TextEncoder(nn.Module):
                 position_ids = text_positions(padding_mask, shape, self.pad_id, words.device, past)
             words = words + self.positions(position_ids)
         if token_type_ids is None:
-            words = words + self.token_types.weight[0]
-        else:
-            words = words + self.token_types(token_type_ids)
+            token_type_ids = torch.zeros(1, 1, dtype=torch.long, device=words.device)
+        words = words + self.token_types(token_type_ids)
         dropped: Tensor = self.dropout(self.norm(words))
         return dropped
 

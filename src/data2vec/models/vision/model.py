@@ -76,10 +76,10 @@ class VisionEncoder(nn.Module):
             return shared
         return [table(grid) if shared is None else table(grid) + shared for table in self.biases]
 
-    def forward(self, x: Tensor, grid: Grid, **options: Any) -> TransformerOutput:
-        """First block's input (B, P + 1, H) -> the blocks' outputs."""
-        done: TransformerOutput = self.blocks(x, self.bias(grid), **options)
-        return done
+    def forward(self, patches: Tensor, grid: Grid, **options: Any) -> tuple[Tensor, TransformerOutput]:
+        """Patches (B, P, H) -> the first block's input (B, P + 1, H) and the blocks' outputs."""
+        x = self.input(patches, grid)
+        return x, self.blocks(x, self.bias(grid), **options)
 
 
 def transformer_config(config: Data2VecVisionConfig) -> TransformerConfig:
@@ -156,8 +156,7 @@ class Data2VecVisionModel(Data2VecVisionPreTrainedModel):
         `output` has passed the final norm.
         """
         assert tokens.grid is not None
-        x = self.encoder.input(self._hide(tokens.features, mask), tokens.grid)
-        done = self.encoder(x, tokens.grid, blocks=True, ffns=True)
+        _, done = self.encoder(self._hide(tokens.features, mask), tokens.grid, blocks=True, ffns=True)
         return LayerOutputs(self._normed(done.output), done.blocks, done.ffns, prefix=1)
 
     def forward(
@@ -196,9 +195,8 @@ class Data2VecVisionModel(Data2VecVisionPreTrainedModel):
                 f"{config.image_shape}: pass interpolate_pos_encoding=True or resize"
             )
         mask = None if bool_masked_pos is None else bool_masked_pos.flatten(1).bool()
-        x = self.encoder.input(self._hide(tokens.features, mask), tokens.grid)
-        done = self.encoder(
-            x,
+        x, done = self.encoder(
+            self._hide(tokens.features, mask),
             tokens.grid,
             head_mask=expand_head_mask(head_mask, config.num_hidden_layers),
             blocks=hidden,
