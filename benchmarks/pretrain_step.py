@@ -1,11 +1,12 @@
-"""One pre-training step: seconds, GFLOP/s and the share of this machine's matrix-product peak, measured in the same process.
+"""One pre-training step: seconds, GFLOP/s and the share of this machine's matrix-product peak, in one process.
 
-    python benchmarks/pretrain_step.py                      # v1, the three modalities, one thread, fp32
+    python benchmarks/pretrain_step.py                      # the three modalities, one thread, fp32
     python benchmarks/pretrain_step.py audio --steps 5 --precision bf16
 
-A step is forward, teacher, backward, optimizer and EMA on given tensors, at the sizes the original implementations were timed
-at: width 768, 4 blocks, audio 4 s x 4, text 128 x 16 (vocabulary 50 265), image 224 x 224 x 8. Times are CPU seconds of this
-process; a peak measurement stands before every step, so that a machine whose speed drifts is compared with itself.
+A step is forward, teacher, backward, optimizer and EMA on given tensors, at the sizes the original implementations were
+timed at: width 768, 4 blocks, audio 4 s x 4, text 128 x 16 (vocabulary 50 265), image 224 x 224 x 8. Times are CPU
+seconds of this process; a peak measurement stands before every step, so that a machine whose speed drifts is compared
+with itself.
 """
 
 from __future__ import annotations
@@ -88,11 +89,12 @@ def vision() -> Case:
     embed = 2.0 * rows * patches * WIDTH * 3 * 16 * 16
     head = 2.0 * float(mask.sum()) * WIDTH * WIDTH
     student = 3 * (blocks(rows, patches + 1) + head) + 2 * embed  # pixels need no gradient
-    return task, {"pixel_values": torch.randn(rows, 3, 224, 224), "mask": mask}, student + blocks(rows, patches + 1) + embed
+    teacher = blocks(rows, patches + 1) + embed
+    return task, {"pixel_values": torch.randn(rows, 3, 224, 224), "mask": mask}, student + teacher
 
 
 def blocks(rows: int, tokens: int) -> float:
-    """Floating-point operations of a forward pass through the blocks: 12 D^2 multiply-adds a token, and the attention's products."""
+    """Operations of the blocks' forward pass: 12 D^2 multiply-adds a token, and the attention's products."""
     return BLOCKS * 2.0 * rows * tokens * (12 * WIDTH * WIDTH + 2 * tokens * WIDTH)
 
 
@@ -163,7 +165,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {args.threads} thread, {args.precision}")
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(f"torch {torch.__version__}, {capability}, {args.threads} thread, {args.precision}")
     for name in args.modalities:
         torch.manual_seed(0)
         print(f"v1 {name:6s}", end="  ", flush=True)

@@ -27,7 +27,8 @@ def resolve(
 
     Args:
         path_or_id: a folder, or a hub id such as ``"facebook/data2vec-audio-base-960h"``. A folder wins.
-        filenames: the name of one file; or a list of names and patterns (``"*.safetensors"``). Only these are downloaded.
+        filenames: the name of one file; or a list of names and patterns (``"*.safetensors"``). No others are
+            downloaded.
         revision: branch, tag or commit on the hub.
         cache_dir: where downloads are kept; the hub's own cache by default.
         token: access token for a private repository; True takes the stored one.

@@ -171,7 +171,8 @@ def audio_task(dump: Dump, overrides: Dump) -> Data2VecObjective:
             hidden_size=c["encoder_embed_dim"], num_hidden_layers=c["encoder_layers"],
             num_attention_heads=c["encoder_attention_heads"], intermediate_size=c["encoder_ffn_embed_dim"],
             conv_dim=[x[0] for x in convs], conv_kernel=[x[1] for x in convs], conv_stride=[x[2] for x in convs],
-            conv_bias=c["conv_bias"], num_conv_pos_embeddings=depth, conv_pos_kernel_size=max(3, c["conv_pos"] // depth),
+            conv_bias=c["conv_bias"], num_conv_pos_embeddings=depth,
+            conv_pos_kernel_size=max(3, c["conv_pos"] // depth),
             num_conv_pos_embedding_groups=c["conv_pos_groups"], hidden_dropout=0.0, attention_dropout=0.0,
             activation_dropout=0.0, layerdrop=0.0, compat="transformers",
         )
@@ -193,7 +194,8 @@ def text_task(dump: Dump, overrides: Dump) -> Data2VecObjective:
             vocab_size=dump["vocab_size"], hidden_size=encoder["embed_dim"], num_hidden_layers=encoder["layers"],
             num_attention_heads=encoder["attention_heads"], intermediate_size=encoder["ffn_embed_dim"],
             max_position_embeddings=c["max_positions"] + dump["pad"] + 1, type_vocab_size=1, layer_norm_eps=1e-5,
-            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=dump["pad"], mask_token_id=dump["mask_idx"],
+            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=dump["pad"],
+            mask_token_id=dump["mask_idx"],
         ),
         add_pooling_layer=False,
     )  # fmt: skip
@@ -212,8 +214,10 @@ def vision_task(dump: Dump, options: Dump) -> Data2VecObjective:
     model = Data2VecVisionModel(
         Data2VecVisionConfig(
             hidden_size=c["embed_dim"], num_hidden_layers=c["depth"], num_attention_heads=c["num_heads"],
-            intermediate_size=int(c["embed_dim"] * c["mlp_ratio"]), image_size=c["img_size"], patch_size=c["patch_size"],
-            num_channels=c["in_chans"], layer_norm_eps=1e-6, layer_scale_init_value=c["init_values"], drop_path_rate=0.0,
+            intermediate_size=int(c["embed_dim"] * c["mlp_ratio"]), image_size=c["img_size"],
+            patch_size=c["patch_size"],
+            num_channels=c["in_chans"], layer_norm_eps=1e-6, layer_scale_init_value=c["init_values"],
+            drop_path_rate=0.0,
             use_mask_token=True, use_mean_pooling=False, use_shared_relative_position_bias=True,
         )
     )  # fmt: skip
