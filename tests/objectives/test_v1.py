@@ -12,7 +12,7 @@ from data2vec.models.audio.model import Data2VecAudioModel
 from data2vec.models.text.config import Data2VecTextConfig
 from data2vec.models.text.model import Data2VecTextModel
 from data2vec.models.vision.config import Data2VecVisionConfig
-from data2vec.models.vision.model import Data2VecVisionModel
+from data2vec.models.vision.model import Data2VecVisionModel, beit_init
 from data2vec.objectives.config import EmaConfig, ObjectiveConfig, TargetConfig
 from data2vec.objectives.losses import regression_loss, resolve_scale
 from data2vec.objectives.targets import average_layers, normalize
@@ -197,3 +197,17 @@ def test_ema_decay_rises_linearly_then_stays() -> None:
 def test_values_out_of_range_name_their_field(field: str, build: object) -> None:
     with pytest.raises(ValueError, match=field):
         build()  # type: ignore[operator]
+
+
+def test_beit_init_scales_the_output_layers_by_depth() -> None:
+    config = Data2VecVisionConfig(
+        **{**SMALL, "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4},
+        image_size=16,
+        patch_size=4,
+        use_mask_token=True,
+    )
+    model = beit_init(Data2VecVisionModel(config))
+    for depth, block in enumerate(model.encoder.blocks, start=1):
+        for layer in (block.attention.out_proj, block.mlp.fc2):
+            assert float(layer.weight.std()) == pytest.approx(0.02 / (2 * depth) ** 0.5, rel=0.05)
+    assert 0 < float(model.encoder.cls_token.detach().abs().max()) <= 0.02

@@ -28,7 +28,7 @@ from data2vec.models.v2.config import Data2Vec2AudioConfig, Data2Vec2TextConfig,
 from data2vec.models.v2.text import Data2Vec2TextModel
 from data2vec.models.v2.vision import Data2Vec2VisionModel
 from data2vec.models.vision.config import Data2VecVisionConfig
-from data2vec.models.vision.model import Data2VecVisionModel
+from data2vec.models.vision.model import Data2VecVisionModel, beit_init
 from data2vec.objectives.collapse import findings
 from data2vec.objectives.config import CollapseConfig, Data2Vec2ObjectiveConfig, ObjectiveConfig
 from data2vec.objectives.masking import TextMask
@@ -193,7 +193,7 @@ def build_objective(config: PretrainConfig) -> Objective:
         case Data2VecAudioConfig() as model, ObjectiveConfig() as objective:
             return Data2VecObjective(Data2VecAudioModel(model), objective)
         case Data2VecVisionConfig() as model, ObjectiveConfig() as objective:
-            return Data2VecObjective(Data2VecVisionModel(model), objective)
+            return Data2VecObjective(beit_init(Data2VecVisionModel(model)), objective)
         case Data2VecTextConfig() as model, ObjectiveConfig() as objective:
             # With its pooler, untrained: transformers expects its tensors in a saved model.
             return Data2VecObjective(Data2VecTextModel(model), objective)

@@ -225,3 +225,21 @@ class Data2VecVisionModel(Data2VecVisionPreTrainedModel):
     def _pool(self, x: Tensor) -> Tensor:
         """Norm of the patches' mean, or the (normalised) CLS token."""
         return x[:, 0] if self.pooler is None else self.pooler(x[:, 1:].mean(dim=1))
+
+
+@torch.no_grad()
+def beit_init(model: Data2VecVisionModel) -> Data2VecVisionModel:
+    """Initialise as BEiT does for pre-training (BEiT fork, `modeling_cyclical.py`, ``fix_init_weight``).
+
+    The tokens are drawn too, and the output layers of block i (1, 2, ...) are divided by ``sqrt(2 i)``: a residual
+    stream that grows with depth starts with the same size everywhere.
+    """
+    std = model.config.initializer_range
+    tokens = [model.encoder.cls_token, model.mask_embedding, model.encoder.positions]
+    for token in tokens:
+        if token is not None:
+            nn.init.trunc_normal_(token, std=std, a=-std, b=std)
+    for depth, block in enumerate(model.encoder.blocks, start=1):
+        for layer in (block.attention.out_proj, block.mlp.fc2):
+            layer.weight.div_((2.0 * depth) ** 0.5)
+    return model
