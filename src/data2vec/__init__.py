@@ -90,6 +90,7 @@ if TYPE_CHECKING:  # the same names as in _HOME, for editors and type checkers; 
     from data2vec.models.vision.model import Data2VecVisionPreTrainedModel as Data2VecVisionPreTrainedModel
     from data2vec.objectives.v1 import Data2VecObjective as Data2VecObjective
     from data2vec.objectives.v2 import Data2Vec2Objective as Data2Vec2Objective
+    from data2vec.pipelines.pipeline import pipeline as pipeline
     from data2vec.processing.audio import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtractor
     from data2vec.processing.ctc import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
     from data2vec.processing.speech import Wav2Vec2Processor as Wav2Vec2Processor
@@ -129,6 +130,7 @@ _HOME = {  # public name -> the module that defines it
     "Wav2Vec2CTCTokenizer": "data2vec.processing.ctc",
     "Wav2Vec2FeatureExtractor": "data2vec.processing.audio",
     "Wav2Vec2Processor": "data2vec.processing.speech",
+    "pipeline": "data2vec.pipelines.pipeline",
     "UserError": "data2vec.errors",
     "TFData2VecVisionModel": "data2vec.keras.model",
     "TFData2VecVisionForImageClassification": "data2vec.keras.model",

@@ -1,0 +1,1 @@
+"""Raw input to answers: `data2vec.pipeline`."""
