@@ -12,7 +12,9 @@ _COMMANDS = {  # name -> (module with `main(argv)` that returns an exit status o
     "probe": ("data2vec.cli.probe", "k-NN and linear probe of a model's frozen features"),
     "finetune": ("data2vec.cli.finetune", "fine-tune a model for a task on labelled files"),
     "evaluate": ("data2vec.cli.evaluate", "judge a fine-tuned model on labelled files"),
+    "embed": ("data2vec.cli.embed", "features of files or texts, into a safetensors file"),
     "predict": ("data2vec.cli.predict", "what a fine-tuned model says about files or texts"),
+    "verify": ("data2vec.cli.verify", "check the known numbers of published checkpoints"),
     "demo": ("data2vec.cli.demo", "pre-train on embedded data in all three modalities, and report"),
 }
 
