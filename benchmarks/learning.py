@@ -3,10 +3,11 @@
     python benchmarks/learning.py audio --preset tiny --preset v2-tiny --seeds 0 1 2 --data ../shared/data
     python benchmarks/learning.py vision --preset tiny --set optim.lr=1e-3 --set train.updates=500
 
-Pre-trains a preset without labels on the training items of one data set (audio: fsdd, 1,000 spoken digits; vision: cifar10,
-the 6,000 images of train_6000.zip; text: agnews, 4,000 news), one thread, then fits the probe of `data2vec probe` on labelled
-training items (1,000 / 1,500 / 4,000) and scores it on dev (250 / 400 / 500). CPU minutes are this process's, pre-training
-alone with its data loading. One JSON line a run goes to --out; the table at the end has mean and spread over seeds.
+Pre-trains a preset without labels on the training items of one data set (audio: fsdd, 1,000 spoken digits; vision:
+cifar10, the 6,000 images of train_6000.zip; text: agnews, 4,000 news), one thread, then fits the probe of
+`data2vec probe` on labelled training items (1,000 / 1,500 / 4,000) and scores it on dev (250 / 400 / 500). CPU minutes
+are this process's, pre-training alone with its data loading. One JSON line a run goes to --out; the table at the end
+has mean and spread over seeds.
 """
 
 from __future__ import annotations

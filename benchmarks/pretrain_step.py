@@ -1,12 +1,13 @@
 """One pre-training step: seconds, GFLOP/s and the share of this machine's matrix-product peak, in one process.
 
-    python benchmarks/pretrain_step.py                      # the three modalities, one thread, fp32
-    python benchmarks/pretrain_step.py audio --steps 5 --precision bf16
+    python benchmarks/pretrain_step.py                      # both versions, three modalities, one thread, fp32
+    python benchmarks/pretrain_step.py v1-audio v2-text --steps 5 --precision bf16
 
 A step is forward, teacher, backward, optimizer and EMA on given tensors, at the sizes the original implementations were
 timed at: width 768, 4 blocks, audio 4 s x 4, text 128 x 16 (vocabulary 50 265), image 224 x 224 x 8. Times are CPU
 seconds of this process; a peak measurement stands before every step, so that a machine whose speed drifts is compared
-with itself.
+with itself. data2vec 2 draws 8, 8 and 16 masks a sample. Operations are those the method needs: visible tokens in the
+encoder, one teacher and one local pass for all masks, the decoder's last layers at hidden positions only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,41 +28,38 @@ from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.models.audio.model import Data2VecAudioModel
 from data2vec.models.text.config import Data2VecTextConfig
 from data2vec.models.text.model import Data2VecTextModel
+from data2vec.models.v2.audio import Data2Vec2AudioModel
+from data2vec.models.v2.config import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from data2vec.models.v2.text import Data2Vec2TextModel
+from data2vec.models.v2.vision import Data2Vec2VisionModel
 from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.models.vision.model import Data2VecVisionModel
-from data2vec.objectives.config import ObjectiveConfig, TargetConfig
-from data2vec.objectives.masking import BeitBlockMask, SpanMask
+from data2vec.objectives.config import Data2Vec2ObjectiveConfig, DecoderConfig, ObjectiveConfig
+from data2vec.objectives.masking import BeitBlockMask, BlockMask1d, BlockMask2d, RandomMask, SpanMask
 from data2vec.objectives.v1 import Data2VecObjective
+from data2vec.objectives.v2 import Data2Vec2Objective
 from data2vec.training.optim import Adam
 
-Case = tuple[Data2VecObjective, dict[str, Tensor], float]
-BLOCKS, WIDTH, TOP_K = 4, 768, 3
+Objective = TypeVar("Objective", ObjectiveConfig, Data2Vec2ObjectiveConfig)
+Case = tuple[Data2VecObjective | Data2Vec2Objective, dict[str, Tensor], float]
+BLOCKS, WIDTH, SAMPLES = 4, 768, 64_000
 
 
-def audio() -> Case:
+def v1_audio() -> Case:
     """Four clips of four seconds."""
     config = Data2VecAudioConfig(num_hidden_layers=BLOCKS, layerdrop=0.0)
-    samples, rows = 64_000, 4
-    frames = config.frames(samples)
+    rows, frames = 4, config.frames(SAMPLES)
     task = Data2VecObjective(Data2VecAudioModel(config), top(ObjectiveConfig.audio()))
     mask = masks(SpanMask(0.65, 10), rows, frames)
-    conv, length, source = 0.0, samples, 1
-    for width, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
-        length = (length - kernel) // stride + 1
-        conv += 2.0 * rows * length * width * source * kernel
-        source = width
-    tokens = rows * frames
-    project = 2.0 * tokens * source * WIDTH
-    kernel, groups = config.conv_pos_kernel_size, config.num_conv_pos_embedding_groups
-    positions = 2.0 * tokens * WIDTH * (WIDTH // groups) * kernel * config.num_conv_pos_embeddings
+    forward = blocks(rows, frames) + positions(config, rows * frames)
     head = 2.0 * float(mask.sum()) * WIDTH * WIDTH
-    first = 2.0 * rows * ((samples - 10) // 5 + 1) * config.conv_dim[0] * 10  # the waveform needs no gradient
-    # student: forward, gradient of the input, gradient of the weights; teacher: forward of what follows the front door
-    student = 3 * (conv + project + blocks(rows, frames) + positions + head) - first
-    return task, {"input_values": torch.randn(rows, samples), "mask": mask}, student + blocks(rows, frames) + positions
+    front, first = convolutions(config, rows)
+    # forward, gradient of the input and of the weights are three products each; the waveform needs no gradient
+    flops = 3 * (front + forward + head) - first + forward
+    return task, {"input_values": torch.randn(rows, SAMPLES), "mask": mask}, flops
 
 
-def text() -> Case:
+def v1_text() -> Case:
     """Sixteen rows of 128 tokens."""
     config = Data2VecTextConfig.base().replace(num_hidden_layers=BLOCKS)
     rows, length = 16, 128
@@ -71,7 +70,7 @@ def text() -> Case:
     return task, batch, 3 * (blocks(rows, length) + head) + blocks(rows, length)
 
 
-def vision() -> Case:
+def v1_vision() -> Case:
     """Eight images of 224 x 224."""
     config = Data2VecVisionConfig(
         num_hidden_layers=BLOCKS,
@@ -86,11 +85,94 @@ def vision() -> Case:
     rows, patches = 8, 196
     task = Data2VecObjective(Data2VecVisionModel(config), top(ObjectiveConfig.vision()))
     mask = masks(BeitBlockMask(), rows, (14, 14))
-    embed = 2.0 * rows * patches * WIDTH * 3 * 16 * 16
+    embed = 2.0 * rows * patches * WIDTH * 3 * 16 * 16  # as often again for the weights' gradient, and in the teacher
     head = 2.0 * float(mask.sum()) * WIDTH * WIDTH
-    student = 3 * (blocks(rows, patches + 1) + head) + 2 * embed  # pixels need no gradient
-    teacher = blocks(rows, patches + 1) + embed
-    return task, {"pixel_values": torch.randn(rows, 3, 224, 224), "mask": mask}, student + teacher
+    flops = 4 * blocks(rows, patches + 1) + 3 * head + 3 * embed
+    return task, {"pixel_values": torch.randn(rows, 3, 224, 224), "mask": mask}, flops
+
+
+def v2_audio() -> Case:
+    """Four clips of four seconds, eight masks each."""
+    config = Data2Vec2AudioConfig(num_hidden_layers=BLOCKS, layerdrop=0.0)
+    rows, frames, copies = 4, config.frames(SAMPLES), 8
+    objective = Data2Vec2ObjectiveConfig.audio()
+    mask = masks(BlockMask1d(), rows * copies, frames)
+    front, first = convolutions(config, rows)
+    student = 3 * (visible(mask, 0) + decoder(objective.decoder, mask) + positions(config, mask.numel()))
+    teacher = blocks(rows, frames) + positions(config, rows * frames)
+    task = Data2Vec2Objective(Data2Vec2AudioModel(config), top(objective))
+    batch = {"input_values": torch.randn(rows, SAMPLES), "mask": mask.view(rows, copies, -1)}
+    return task, batch, 3 * front - first + student + teacher
+
+
+def v2_text() -> Case:
+    """Sixteen rows of 128 tokens, eight masks each."""
+    config = Data2Vec2TextConfig(num_hidden_layers=BLOCKS)
+    rows, length, copies = 16, 128, 8
+    objective = Data2Vec2ObjectiveConfig.text()
+    mask = masks(RandomMask(0.48), rows * copies, length)
+    student = 3 * (visible(mask, 0) + decoder(objective.decoder, mask))
+    task = Data2Vec2Objective(Data2Vec2TextModel(config), top(objective))
+    batch = {"input_ids": torch.randint(4, 50_000, (rows, length)), "mask": mask.view(rows, copies, -1)}
+    return task, batch, student + blocks(rows, length)
+
+
+def v2_vision() -> Case:
+    """Eight images of 224 x 224, sixteen masks each."""
+    config = Data2Vec2VisionConfig(num_hidden_layers=BLOCKS)
+    rows, patches, copies = 8, 196, 16
+    objective = Data2Vec2ObjectiveConfig.vision()
+    mask = masks(BlockMask2d(prob=0.8, adjust=0.07, length=3, inverse=True), rows * copies, (14, 14))
+    embed = 2.0 * rows * patches * WIDTH * 3 * 16 * 16
+    student = 3 * (visible(mask, 1) + decoder(objective.decoder, mask)) + 2 * embed
+    task = Data2Vec2Objective(Data2Vec2VisionModel(config), top(objective))
+    batch = {"pixel_values": torch.randn(rows, 3, 224, 224), "mask": mask.view(rows, copies, -1)}
+    return task, batch, student + blocks(rows, patches + 1) + embed
+
+
+CASES = {
+    "v1-audio": v1_audio,
+    "v1-text": v1_text,
+    "v1-vision": v1_vision,
+    "v2-audio": v2_audio,
+    "v2-text": v2_text,
+    "v2-vision": v2_vision,
+}
+
+
+def convolutions(config: Data2VecAudioConfig, rows: int) -> tuple[float, float]:
+    """Operations of the feature extractor with its projection, and of its first convolution alone."""
+    total, first, length, source = 0.0, 0.0, SAMPLES, 1
+    for width, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
+        length = (length - kernel) // stride + 1
+        total += 2.0 * rows * length * width * source * kernel
+        first, source = first or total, width
+    return total + 2.0 * rows * length * source * WIDTH, first
+
+
+def positions(config: Data2VecAudioConfig, tokens: int) -> float:
+    """Operations of the positional convolutions."""
+    kernel, groups = config.conv_pos_kernel_size, config.num_conv_pos_embedding_groups
+    return 2.0 * tokens * WIDTH * (WIDTH // groups) * kernel * config.num_conv_pos_embeddings
+
+
+def visible(mask: Tensor, extra: int) -> float:
+    """Operations of the encoder on the visible tokens of each row and its extra tokens."""
+    return sum(blocks(1, int(count) + extra) for count in (~mask).sum(1))
+
+
+def decoder(config: DecoderConfig, mask: Tensor) -> float:
+    """Operations of the decoder: all positions, but hidden ones only in the last layer and the projection."""
+    area = config.kernel**config.dimensions
+    source, total, hidden = WIDTH, 0.0, float(mask.sum())
+    for layer in range(config.layers):
+        places = hidden if layer == config.layers - 1 else float(mask.numel())
+        total += 2.0 * places * source * config.channels * area / config.groups
+        source = config.channels
+    if config.projection_layers == 1:
+        return total + 2.0 * hidden * source * WIDTH
+    inner = int(source * config.projection_ratio)
+    return total + 2.0 * hidden * inner * (source + WIDTH)
 
 
 def blocks(rows: int, tokens: int) -> float:
@@ -103,10 +185,9 @@ def masks(masker: Callable[..., np.ndarray], rows: int, size: int | tuple[int, i
     return torch.from_numpy(np.stack([masker(np.random.default_rng(row), size) for row in range(rows)]))
 
 
-def top(config: ObjectiveConfig) -> ObjectiveConfig:
+def top(config: Objective) -> Objective:
     """The published objective with the K of a four-block network."""
-    target: TargetConfig = replace(config.target, layers=TOP_K)
-    return replace(config, target=target)
+    return replace(config, target=replace(config.target, layers=3))
 
 
 def peak(dtype: torch.dtype) -> float:
@@ -159,7 +240,7 @@ def measure(case: Case, steps: int, precision: str) -> None:
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modalities", nargs="*", default=["audio", "text", "vision"])
+    parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=1)
@@ -167,10 +248,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     capability = torch.backends.cpu.get_cpu_capability()
     print(f"torch {torch.__version__}, {capability}, {args.threads} thread, {args.precision}")
-    for name in args.modalities:
+    for name in args.cases:
         torch.manual_seed(0)
-        print(f"v1 {name:6s}", end="  ", flush=True)
-        measure({"audio": audio, "text": text, "vision": vision}[name](), args.steps, args.precision)
+        print(f"{name:9s}", end="  ", flush=True)
+        measure(CASES[name](), args.steps, args.precision)
 
 
 if __name__ == "__main__":
