@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -212,3 +213,20 @@ def test_our_files_are_read_there_and_give_the_same(one: Case, tmp_path: Path) -
     again = getattr(data2vec, one.name).from_pretrained(tmp_path)
     for name, value in ours.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_compat_draws_the_references_spec_augment(tmp_path: Path) -> None:
+    """Training with the same numpy seed hides the same frames and channels."""
+    one = case("Data2VecAudioForCTC", mask_time_prob=0.4, mask_feature_prob=0.3, apply_spec_augment=True)
+    theirs = reference(one, "sdpa")
+    theirs.save_pretrained(tmp_path)
+    ours = data2vec.Data2VecAudioForCTC.from_pretrained(tmp_path, compat="transformers")
+    ours.train(), theirs.train()
+    batch = inputs(one, padded=True)
+    for seed in range(3):
+        outputs = []
+        for model in (ours, theirs):
+            np.random.seed(seed)
+            outputs.append(model(**batch, **labels(one)))
+        assert error(outputs[0].loss, outputs[1].loss) < TOLERANCE
+        assert error(outputs[0].logits, outputs[1].logits) < TOLERANCE

@@ -1,4 +1,4 @@
-"""Losses of the heads, in fp32. Shapes: B batch, T frames or tokens, C classes.
+"""Losses of the heads, in fp32 at least. Shapes: B batch, T frames or tokens, C classes.
 
 A mean over labels is a mean over those that count; where none counts it is 0, not the reference's NaN.
 """
@@ -33,8 +33,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignored: int = IGNORED) -> Ten
         UserError: a label is no class (found on the CPU; a kernel on another device would only abort).
     """
     check_labels(labels, logits.shape[1], ignored)
-    total = F.cross_entropy(logits.float(), labels.long(), ignore_index=ignored, reduction="sum")
+    total = F.cross_entropy(at_least_float(logits), labels.long(), ignore_index=ignored, reduction="sum")
     return total / (labels != ignored).sum().clamp(min=1)
+
+
+def at_least_float(x: Tensor) -> Tensor:
+    """`x` in fp32; in double precision where it is already."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def check_labels(labels: Tensor, classes: int, ignored: int = IGNORED) -> None:
@@ -62,10 +67,10 @@ def classification(logits: Tensor, labels: Tensor, config: PretrainedConfig) -> 
         return cross_entropy(logits, labels.flatten())
     if labels.numel() != logits.numel():
         raise UserError(f"labels has shape {tuple(labels.shape)}; {kind} needs {tuple(logits.shape)}")
-    wanted = labels.reshape(logits.shape).float()
+    wanted = at_least_float(labels.reshape(logits.shape))
     if kind == "regression":
-        return F.mse_loss(logits.float(), wanted)
-    return F.binary_cross_entropy_with_logits(logits.float(), wanted)
+        return F.mse_loss(at_least_float(logits), wanted)
+    return F.binary_cross_entropy_with_logits(at_least_float(logits), wanted)
 
 
 def _problem_type(labels: Tensor, classes: int) -> str:
@@ -113,7 +118,7 @@ def ctc_of_lengths(
     if labels.numel() and int(labels.max()) >= logits.shape[-1]:
         raise UserError(f"labels holds {int(labels.max())}, but vocab_size is {logits.shape[-1]}")
     counts = (labels >= 0) & (labels != blank)
-    log_probs = logits.log_softmax(dim=-1, dtype=torch.float32).transpose(0, 1)
+    log_probs = at_least_float(logits).log_softmax(dim=-1).transpose(0, 1)
     with torch.backends.cudnn.flags(enabled=False):  # cuDNN's kernel takes other label layouts and is not deterministic
         loss: Tensor = F.ctc_loss(
             log_probs,

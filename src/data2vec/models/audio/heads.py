@@ -20,7 +20,7 @@ from data2vec.models.audio.adapter import reference_lengths
 from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.models.audio.model import Data2VecAudioModel, Data2VecAudioPreTrainedModel
 from data2vec.models.audio.xvector import MarginSoftmax, XVectorHead
-from data2vec.models.losses import IGNORED, classification, cross_entropy, ctc, ctc_of_lengths
+from data2vec.models.losses import IGNORED, at_least_float, classification, cross_entropy, ctc, ctc_of_lengths
 from data2vec.outputs import (
     AudioModelOutput,
     CausalLMOutput,
@@ -112,7 +112,9 @@ def frame_classification(
             f"scores are {(batch, frames, classes)}"
         )
     if multi_label and labels.dim() == 3:
-        losses = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none").mean(dim=-1)
+        losses = F.binary_cross_entropy_with_logits(at_least_float(logits), labels.float(), reduction="none").mean(
+            dim=-1
+        )
         counts = torch.ones_like(losses) if padding_mask is None else (~padding_mask).float()
         return (losses * counts).sum() / counts.sum().clamp(min=1)
     labels = labels.argmax(dim=-1) if labels.dim() == 3 else labels
@@ -265,7 +267,7 @@ class Data2VecAudioForCTC(_AudioHeadModel):
         reduction, zero = config.ctc_loss_reduction, config.ctc_zero_infinity
         if config.is_compatible:
             lengths = self.reference_lengths(waveform, attention_mask)
-            return ctc_of_lengths(logits, labels, lengths, blank, reduction, zero_infinity=zero)
+            return ctc_of_lengths(logits.float(), labels, lengths, blank, reduction, zero_infinity=zero)
         return ctc(logits, labels, padding, blank=blank, reduction=reduction, zero_infinity=zero)
 
 
