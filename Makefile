@@ -1,7 +1,8 @@
 # Every target sets up .venv by itself when it is not there, and reuses it after.
-# PYTHON=python3.12 make setup   picks another interpreter;   VENV=... another place.
+# PYTHON=python3.12 make setup   picks another interpreter;   VENV=... another place;   EXTRAS=... other extras.
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= dev
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
@@ -20,7 +21,7 @@ setup: $(READY) ## create .venv with everything that tests and the demo need
 $(READY): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt torch
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(READY) ## pre-train on embedded data in all three modalities and show what was learned
