@@ -23,7 +23,7 @@ from data2vec.models.vision.frontend import VisionFrontend
 from data2vec.nn.init import bert_init
 from data2vec.nn.masks import expand_head_mask
 from data2vec.nn.positions import RelativePositionBias
-from data2vec.nn.transformer import Bias, Transformer, TransformerConfig, TransformerOutput
+from data2vec.nn.transformer import Bias, Block, Transformer, TransformerConfig, TransformerOutput
 from data2vec.outputs import VisionModelOutput
 
 Grid = tuple[int, int]
@@ -240,6 +240,7 @@ def beit_init(model: Data2VecVisionModel) -> Data2VecVisionModel:
         if token is not None:
             nn.init.trunc_normal_(token, std=std, a=-std, b=std)
     for depth, block in enumerate(model.encoder.blocks, start=1):
+        assert isinstance(block, Block)
         for layer in (block.attention.out_proj, block.mlp.fc2):
             layer.weight.div_((2.0 * depth) ** 0.5)
     return model
