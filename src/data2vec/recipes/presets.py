@@ -135,7 +135,7 @@ def audio_tiny_v2() -> PretrainConfig:
     return replace(
         base,
         model=model,
-        objective=_objective_v2(base, 4, DecoderConfig(64, 7, 2), end=0.9999, anneal_updates=updates * 3 // 4),
+        objective=_objective_v2(base, 4, DecoderConfig(128, 7, 4), end=0.9999, anneal_updates=updates * 3 // 4),
         data=AudioDataConfig(
             min_samples=1600, min_crop=32_000, max_samples=64_000, concatenate=64_000, batch_samples=128_000
         ),
@@ -147,7 +147,7 @@ def audio_tiny_v2() -> PretrainConfig:
 def vision_tiny_v2() -> PretrainConfig:
     """As `vision_tiny`, with data2vec 2: two blocks of its own, three shared, eight masks a picture."""
     base, updates = v2.vision_base(), 4000
-    decoder = DecoderConfig(64, 3, 2, dimensions=2, dropout=0.0)
+    decoder = DecoderConfig(128, 3, 4, dimensions=2, dropout=0.0)
     ema = {"start": 0.99, "end": 0.999, "anneal_updates": updates * 3 // 4}
     return replace(
         base,
@@ -164,7 +164,7 @@ def vision_tiny_v2() -> PretrainConfig:
 def text_tiny_v2() -> PretrainConfig:
     """As `text_tiny`, with data2vec 2: four masks a row."""
     base, updates = v2.text_base(), 5000
-    decoder = DecoderConfig(128, 9, 2, groups=1, residual=False, projection_layers=2)
+    decoder = DecoderConfig(128, 9, 3, groups=1, residual=False, projection_layers=2)
     return replace(
         base,
         model=base.model.replace(**_size(128, depth=4, heads=4), vocab_size=4000, max_position_embeddings=66),
