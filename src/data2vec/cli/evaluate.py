@@ -12,7 +12,7 @@ import tyro
 
 from data2vec.cli.arguments import parse
 from data2vec.recipes.finetune import FINETUNE, finetune_preset
-from data2vec.tasks.config import LabelledConfig
+from data2vec.tasks.config import DecodeConfig, LabelledConfig
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Arguments:
         out: for scores.json, predictions.jsonl and report.html; `evaluation` beside the model if not given.
         json: print the scores as JSON.
         data: how the files are read.
+        decode: of asr: beam search, language model, hot words.
     """
 
     data_path: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
@@ -32,6 +33,7 @@ class Arguments:
     out: Path | None = None
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     data: LabelledConfig = field(default_factory=LabelledConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -48,7 +50,8 @@ def main(argv: Sequence[str]) -> None:
     from data2vec.training.finetune import evaluate_model  # loads torch: not for --help
 
     out = arguments.out or arguments.model / "evaluation"
-    scores = evaluate_model(arguments.data_path, arguments.model, replace(config, data=arguments.data), out)
+    config = replace(config, data=arguments.data)
+    scores = evaluate_model(arguments.data_path, arguments.model, config, out, decode=arguments.decode)
     if arguments.json:
         print(json.dumps(scores))
     else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -37,6 +38,7 @@ class Arguments:
         preset: the recipe to start from.
         resume: continue the run in `out`, with the values it was started with where none are given.
         device: auto, cpu, cuda, mps.
+        set: further fields of the model's config.json, as name=value.
         config: the recipe's values.
     """
 
@@ -46,6 +48,7 @@ class Arguments:
     preset: str
     resume: tyro.conf.FlagCreatePairsOff[bool]
     device: str
+    set: tuple[str, ...]
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
 
 
@@ -86,9 +89,21 @@ def read_arguments(task: str, argv: Sequence[str]) -> Arguments:
         if config.task != task:
             raise UserError(f"{early.out} holds a run of {config.task}, not {task}")
     given = Arguments(
-        tyro.MISSING, tyro.MISSING, tyro.MISSING, early.preset, resume=False, device="auto", config=config
+        tyro.MISSING, tyro.MISSING, tyro.MISSING, early.preset, resume=False, device="auto", set=(), config=config
     )
     arguments = parse(Arguments, argv, prog=f"data2vec finetune {task}", default=given)
     if arguments.config.task != task:
         raise UserError(f"--task {arguments.config.task}: the task is {task}; leave --task out")
-    return arguments
+    network = {**arguments.config.network, **dict(map(_field, arguments.set))}
+    return replace(arguments, config=replace(arguments.config, network=network))
+
+
+def _field(given: str) -> tuple[str, Any]:
+    """``name=value``, the value as JSON where it is."""
+    name, equals, value = given.partition("=")
+    if not equals:
+        raise UserError(f"--set {given}: write name=value")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value

@@ -11,6 +11,7 @@ from pathlib import Path
 import tyro
 
 from data2vec.cli.arguments import parse
+from data2vec.tasks.config import DecodeConfig, LabelledConfig
 
 
 @dataclass
@@ -19,27 +20,37 @@ class Arguments:
 
     Attributes:
         model: a fine-tuned model, or the run that made it.
-        inputs: files, folders of files, or texts; `-` reads one a line from standard input.
+        inputs: files, folders of files, or texts (a tab parts a pair); `-` reads one a line from standard input.
         jsonl: print one JSON object a line, with all that is known.
-        batch: seconds of sound, tokens, or images at once.
+        files: a folder for subtitles (asr), RTTM (audio-frames), label maps and overlays (semantic-segmentation).
+        batch: seconds of sound, tokens, or images at once; 0 is a usual number.
+        max_seconds: longer recordings are taken in windows of so many seconds.
+        decode: of asr: beam search, language model, hot words.
     """
 
-    model: tyro.conf.Positional[Path]
+    model: tyro.conf.Positional[str]
     inputs: tyro.conf.Positional[tuple[str, ...]]
     jsonl: tyro.conf.FlagCreatePairsOff[bool] = False
-    batch: float = field(default=0.0)
+    files: Path | None = None
+    batch: float = 0.0
+    max_seconds: float = 30.0
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
 
 
 def main(argv: Sequence[str]) -> None:
     """Predict, and print a line an input."""
     arguments = parse(Arguments, argv, prog="data2vec predict")
 
-    from data2vec.tasks.predict import predict_inputs, short  # loads torch: not for --help
+    from data2vec.tasks.predict import predict_inputs, short, write_files  # loads torch: not for --help
 
     inputs = [line.rstrip("\n") for line in sys.stdin] if arguments.inputs == ("-",) else list(arguments.inputs)
-    for prediction in predict_inputs(arguments.model, inputs, batch=arguments.batch):
+    data = LabelledConfig(max_seconds=arguments.max_seconds)
+    found = predict_inputs(arguments.model, inputs, batch=arguments.batch, data=data, decode=arguments.decode)
+    for prediction in found:
         if arguments.jsonl:
-            said = {name: value for name, value in prediction.items() if name != "map"}
-            print(json.dumps(said, ensure_ascii=False))
+            print(json.dumps({k: v for k, v in prediction.items() if k != "map"}, ensure_ascii=False))
         else:
             print(f"{prediction['source']}\t{short(prediction)}")
+    if arguments.files:
+        for path in write_files(found, arguments.files):
+            print(path, file=sys.stderr)

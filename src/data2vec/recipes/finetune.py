@@ -40,7 +40,7 @@ class FinetuneConfig:
     task: TaskName
     data: LabelledConfig = field(default_factory=LabelledConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    network: dict[str, float] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
     freeze: Literal["none", "frontend", "encoder"] = "none"
     freeze_updates: int = 0
     lora: int = 0

@@ -1,16 +1,23 @@
-"""Raw inputs to answers: files, folders and texts, by the task that a model was fine-tuned for."""
+"""Raw inputs to answers: files, folders and texts, by the task that a model was fine-tuned for; and into files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from data2vec.data.labelled.audio import write_rttm
+from data2vec.data.labelled.example import Turn
 from data2vec.data.manifest import read_manifest
+from data2vec.decoding.transcript import Piece, Transcript, subtitles
 from data2vec.errors import UserError
 from data2vec.processing.pixels import IMAGE_SUFFIXES
 from data2vec.processing.waveform import AUDIO_SUFFIXES
-from data2vec.tasks.config import UNITS, LabelledConfig, TaskName
+from data2vec.tasks.config import UNITS, DecodeConfig, LabelledConfig
 from data2vec.tasks.names import model_folder, task_class, task_of
 from data2vec.tasks.run import predict, usable
 from data2vec.tasks.task import Downstream, Prediction
@@ -19,51 +26,60 @@ _BATCH = {"seconds": 60.0, "tokens": 4096.0, "images": 32.0}
 _SUFFIXES = {"seconds": AUDIO_SUFFIXES, "images": IMAGE_SUFFIXES, "tokens": frozenset[str]()}
 
 
-def predict_inputs(folder: str | Path, inputs: Sequence[str], *, batch: float = 0.0) -> list[Prediction]:
+def predict_inputs(
+    folder: str | Path,
+    inputs: Sequence[str],
+    *,
+    batch: float = 0.0,
+    data: LabelledConfig | None = None,
+    decode: DecodeConfig | None = None,
+) -> list[Prediction]:
     """What a fine-tuned model says about each input.
 
     Args:
         folder: the model, or the run that made it.
         inputs: files or folders of files (speech, pictures), or texts.
         batch: seconds, tokens or images at once; a usual number if 0.
+        data: how long inputs are cut, and whether case is folded.
+        decode: of speech recognition.
 
     Raises:
         UserError: no head that we know, or an input that cannot be read.
     """
     source = model_folder(folder)
     name = task_of(source)
-    cls = task_class(name)
-    task: Downstream = cls.open(source, LabelledConfig())
-    examples = [cls.example(item) for given in inputs for item in expand(given, name)]
+    cls, unit = task_class(name), UNITS[name]
+    options = {"decode": decode} if name == "asr" else {}
+    if decode is not None and decode != DecodeConfig() and name != "asr":
+        raise UserError(f"decode options are for speech recognition, and this model does {name}")
+    task: Downstream = cls.open(source, data or LabelledConfig(), **options)
+    examples = [cls.example(item) for given in inputs for item in expand_files(given, _SUFFIXES[unit])]
     if not examples:
         raise UserError("give files or texts to predict")
     items, _ = usable(task, examples)
-    unit = UNITS[name]
-    budget = round((batch or _BATCH[unit]) * (16_000 if unit == "seconds" else 1))
-    return predict(task, items, budget)
+    return predict(task, items, round((batch or _BATCH[unit]) * (16_000 if unit == "seconds" else 1)))
 
 
-def expand(given: str, name: TaskName) -> list[str]:
-    """A folder as the files in it; anything else as it is.
+def expand_files(given: str, suffixes: Collection[str]) -> list[str]:
+    """A folder as the files in it; anything else as it is. Without `suffixes` inputs are texts.
 
     Raises:
         UserError: a file that is not there.
     """
-    suffixes = _SUFFIXES[UNITS[name]]
     if not suffixes:
         return [given]
     path = Path(given)
     if path.is_dir():
         manifest = read_manifest(path, suffixes)
-        return [manifest.describe(index) for index in range(len(manifest))]
-    if not path.is_file():
+        return [str(manifest.root / name) for name in manifest.names]
+    if not all(Path(part).is_file() for part in given.split("\t")):
         raise UserError(f"{given}: no such file or folder")
     return [given]
 
 
 def short(prediction: Prediction) -> str:
     """The answer in a few words."""
-    for key in ("text", "label", "labels", "answer", "value"):
+    for key in ("text", "label", "labels", "answer", "value", "turns", "shares", "score"):
         if key in prediction:
             return _spell(prediction[key])
     return _spell({key: value for key, value in prediction.items() if key != "source"})
@@ -71,5 +87,51 @@ def short(prediction: Prediction) -> str:
 
 def _spell(value: Any) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return "; ".join(map(_spell, value)) if value and isinstance(value[0], list) else " ".join(map(_spell, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write_files(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
+    """Write what has a format of its own: subtitles, turns (RTTM), label maps and pictures with them laid over.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for prediction in predictions:
+        stem = folder / Path(prediction["source"]).stem
+        if "words" in prediction:
+            words = tuple(Piece(w["word"], w["start"], w["end"], w["confidence"]) for w in prediction["words"])
+            for kind in ("srt", "vtt"):
+                text = subtitles(Transcript(prediction["text"], words), kind)
+                stem.with_suffix(f".{kind}").write_text(text, encoding="utf-8")
+                written.append(stem.with_suffix(f".{kind}"))
+        elif "turns" in prediction:
+            turns = [Turn(*turn) for turn in prediction["turns"]]
+            write_rttm(stem.with_suffix(".rttm"), {stem.name: turns})
+            written.append(stem.with_suffix(".rttm"))
+        elif "map" in prediction:
+            Image.fromarray(prediction["map"]).save(stem.with_suffix(".png"))
+            overlay(Path(prediction["source"]), prediction["map"]).save(folder / f"{stem.name}.overlay.jpg")
+            written += [stem.with_suffix(".png"), folder / f"{stem.name}.overlay.jpg"]
+    if not written:
+        raise UserError("this task's answers have no file format of their own: use --jsonl")
+    return written
+
+
+def overlay(file: Path, labels: npt.NDArray[np.uint8], strength: float = 0.55) -> Image.Image:
+    """A picture with the colours of its classes laid over."""
+    with Image.open(file) as image:
+        picture = image.convert("RGB")
+    colours = Image.fromarray(palette()[labels], "RGB").resize(picture.size, Image.Resampling.NEAREST)
+    return Image.blend(picture, colours, strength)
+
+
+def palette(classes: int = 256) -> npt.NDArray[np.uint8]:
+    """(classes, 3) uint8 colours far from one another (hues by the golden ratio)."""
+    hues = (np.arange(classes) * 0.618034) % 1
+    bright = 160 + 70 * (np.arange(classes) % 2)
+    hsv = np.stack([hues * 255, np.full(classes, 180), bright], axis=1).astype(np.uint8)
+    colours: npt.NDArray[np.uint8] = np.asarray(Image.fromarray(hsv[None], "HSV").convert("RGB"))[0]
+    return colours

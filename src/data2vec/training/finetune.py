@@ -19,6 +19,7 @@ from data2vec.data.sampler import BucketSampler
 from data2vec.data.skips import SkipLog, Skipped
 from data2vec.errors import UserError, require
 from data2vec.recipes.finetune import FinetuneConfig
+from data2vec.tasks.config import DecodeConfig
 from data2vec.tasks.names import model_folder, task_class
 from data2vec.tasks.report import write_evaluation
 from data2vec.tasks.run import evaluate, usable
@@ -197,7 +198,9 @@ def _finish(cls: Any, dev: Sequence[Item], config: FinetuneConfig, run: RunFolde
     print(f"{result.reason} after {result.update} updates; held out: {text}: {run.model}", file=sys.stderr)
 
 
-def evaluate_model(data: Path, folder: str | Path, config: FinetuneConfig, out: Path) -> dict[str, float]:
+def evaluate_model(
+    data: Path, folder: str | Path, config: FinetuneConfig, out: Path, *, decode: DecodeConfig | None = None
+) -> dict[str, float]:
     """Judge a fine-tuned model on the held-out side of labelled files (on all of them where they have no sides).
 
     Args:
@@ -205,6 +208,7 @@ def evaluate_model(data: Path, folder: str | Path, config: FinetuneConfig, out: 
         folder: the model, or the run that made it.
         config: how the data are read.
         out: for scores, predictions and the report.
+        decode: of speech recognition.
 
     Returns:
         The scores.
@@ -213,7 +217,10 @@ def evaluate_model(data: Path, folder: str | Path, config: FinetuneConfig, out: 
         UserError: what is wrong with the data, or the model does another task.
     """
     cls = task_class(config.task)
-    task: Downstream = cls.open(model_folder(folder), config.data)
+    options = {"decode": decode} if config.task == "asr" else {}
+    if decode is not None and decode != DecodeConfig() and not options:
+        raise UserError(f"decode options are for speech recognition, not for {config.task}")
+    task: Downstream = cls.open(model_folder(folder), config.data, **options)
     labelled = config.data
     splits = divide(cls.read(data, labelled), skip_bad=labelled.skip_bad, hold_out=False)
     items, _ = usable(task, splits.dev, skip_bad=labelled.skip_bad)

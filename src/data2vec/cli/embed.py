@@ -1,0 +1,51 @@
+"""``data2vec embed MODEL INPUT... --out features.safetensors``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from data2vec.cli.arguments import parse
+
+
+@dataclass
+class Arguments:
+    """Features of files or texts, one tensor an input, in one safetensors file.
+
+    Attributes:
+        model: an encoder: a folder with config.json, a run's folder, or a hub id.
+        inputs: files, folders of files, or texts; `-` reads one a line from standard input.
+        out: the file to write.
+        layer: which block's output, from 0; negative ones count from the last.
+        sequence: one vector a frame, token or patch, in place of their mean.
+        batch_size: inputs a forward pass.
+    """
+
+    model: tyro.conf.Positional[str]
+    inputs: tyro.conf.Positional[tuple[str, ...]]
+    out: Path
+    layer: int = -1
+    sequence: tyro.conf.FlagCreatePairsOff[bool] = False
+    batch_size: int = 8
+
+
+def main(argv: Sequence[str]) -> None:
+    """Embed, and say how many there were."""
+    arguments = parse(Arguments, argv, prog="data2vec embed")
+
+    from data2vec.tasks.embed import embed_inputs  # loads torch: not for --help
+
+    inputs = [line.rstrip("\n") for line in sys.stdin] if arguments.inputs == ("-",) else list(arguments.inputs)
+    count = embed_inputs(
+        arguments.model,
+        inputs,
+        arguments.out,
+        layer=arguments.layer,
+        sequence=arguments.sequence,
+        batch_size=arguments.batch_size,
+    )
+    print(f"{count} inputs: {arguments.out}")

@@ -1,0 +1,105 @@
+"""Every task from files to a model, its score and its answers, on data that a tiny network can learn."""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from data2vec.cli.main import main
+from data2vec.tasks.config import TASKS
+from data2vec.tasks.names import task_of
+
+QUICK = "--train.log-every 5 --loader.workers 0 --train.precision fp32 --device cpu --augment.noise 0"
+TEXT = "--set hidden_dropout_prob=0 attention_probs_dropout_prob=0 --optim.layer-decay 1"
+CTC = (
+    "--freeze-updates 2 --optim.lr 5e-3 --optim.schedule constant --optim.clip-norm 5 --set mask_feature_prob=0 "
+    "mask_time_prob=0 final_dropout=0 hidden_dropout=0 attention_dropout=0 activation_dropout=0"
+)
+XVECTOR = "--set xvector_output_dim=8 tdnn_dim=[8,8] tdnn_kernel=[3,1] tdnn_dilation=[1,1]"
+
+
+class Run(NamedTuple):
+    """Data, modality, updates, further arguments, a score with the least (or, below 0, minus the most) it may be."""
+
+    data: str
+    modality: str
+    updates: int
+    more: str
+    metric: str
+    least: float
+    given: str
+
+
+RUNS = {
+    "audio-classification": Run("clips", "audio", 40, "--data.batch 4", "accuracy", 1.0, "clips/0.wav"),
+    "asr": Run("clips", "audio", 240, f"--data.batch 4 {CTC}", "cer", -0.3, "clips/0.wav"),
+    "audio-frames": Run("turns", "audio", 40, "--data.batch 6 --optim.lr 3e-3", "der", -0.3, "turns/audio/r0.wav"),
+    "speaker-verification": Run("clips", "audio", 20, f"--data.batch 4 {XVECTOR}", "eer", -0.2, "clips/0.wav"),
+    "text-classification": Run(
+        "text.csv", "text", 100, f"--data.batch 256 --optim.lr 3e-3 {TEXT}", "accuracy", 1.0, "the cat sat good day"
+    ),
+    "token-classification": Run(
+        "ner", "text", 60, f"--data.batch 256 --optim.lr 3e-3 {TEXT}", "f1", 1.0, "ann ran in rome"
+    ),
+    "question-answering": Run(
+        "qa", "text", 80, f"--data.batch 512 --optim.lr 3e-3 {TEXT}", "f1", 0.9, "in\tthe cat sat in rome"
+    ),
+    "multiple-choice": Run(
+        "choices", "text", 80, f"--data.batch 512 --optim.lr 3e-3 {TEXT}", "accuracy", 0.9, "the cat\tbad dog\tgood day"
+    ),
+    "fill-mask": Run(
+        "plain", "text", 100, f"--data.batch 1024 --optim.lr 1e-2 {TEXT}", "loss", -2.5, "the cat <mask> in rome"
+    ),
+    "causal-lm": Run("plain", "text", 60, f"--data.batch 1024 --optim.lr 1e-2 {TEXT}", "accuracy", 0.8, "the cat"),
+    "image-classification": Run("pictures", "vision", 20, "--data.batch 8", "accuracy", 1.0, "pictures/val/dark/0.png"),
+    "semantic-segmentation": Run(
+        "seg",
+        "vision",
+        60,
+        "--data.batch 4 --data.image-size 16 --optim.lr 3e-3",
+        "mean_iou",
+        0.6,
+        "seg/images/val/0.png",
+    ),
+}
+
+
+def finetune(task: str, data: Path, model: Path, out: Path, *more: str) -> int:
+    return main(["finetune", task, str(data), "--model", str(model), "--out", str(out), *QUICK.split(), *more])
+
+
+def test_every_task_is_tried() -> None:
+    assert set(RUNS) == set(TASKS)
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_from_files_to_a_score_and_an_answer(
+    task: str, encoders: dict[str, Path], labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RUNS[task]
+    metric, data = run.metric, labelled / run.data
+    steps = f"--train.updates {run.updates} --train.eval-every {run.updates // 2}".split()
+    assert finetune(task, data, encoders[run.modality], tmp_path / "run", *run.more.split(), *steps) == 0
+    assert task_of(tmp_path / "run" / "model") == task
+
+    scores = json.loads((tmp_path / "run/evaluation/scores.json").read_text())
+    assert (scores[metric] if run.least > 0 else -scores[metric]) >= run.least, scores
+    logged = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    best = [record[f"dev_{metric}"] for record in logged if f"dev_{metric}" in record]
+    assert any(math.isclose(scores[metric], value, rel_tol=1e-5, abs_tol=1e-6) for value in best)
+    assert "<h1>" in (tmp_path / "run/evaluation/report.html").read_text()
+
+    capsys.readouterr()
+    where = ["--out", str(tmp_path / "again"), "--json"]
+    assert main(["evaluate", task, str(data), "--model", str(tmp_path / "run"), *where]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again[metric] == pytest.approx(scores[metric], rel=1e-5)
+    predictions = [json.loads(line) for line in (tmp_path / "again/predictions.jsonl").read_text().splitlines()]
+    assert len({prediction["source"] for prediction in predictions}) == len(predictions) > 0
+
+    given = str(labelled / run.given) if run.modality != "text" else run.given
+    assert main(["predict", str(tmp_path / "run"), given, "--jsonl"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert len(answer) > 1

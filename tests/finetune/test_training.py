@@ -1,0 +1,224 @@
+"""What fine-tuning adds to the trainer: freezing, adapters, mixing, balance, resume, and clear lines for bad input."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data2vec.cli.main import main
+from data2vec.data.labelled.augment import cutmix, erase, mixup, rand_augment, smooth
+from data2vec.data.labelled.example import Example
+from data2vec.models.text.heads import Data2VecTextForSequenceClassification
+from data2vec.recipes.finetune import FINETUNE, FinetuneConfig
+from data2vec.tasks.config import AugmentConfig, LabelledConfig
+from data2vec.tasks.run import batches, usable
+from data2vec.tasks.sentences import TextClassification
+from data2vec.tasks.task import Item, collate
+from data2vec.training.finetune import adapt, export
+from data2vec.training.supervised import LabelledSamples, SupervisedTask
+
+EXAMPLES = [Example(str(i), f"the cat {'good' if i % 2 else 'bad'} day", str(i % 2)) for i in range(8)]
+QUICK = "--loader.workers 0 --train.precision fp32 --device cpu --train.log-every 1 --data.batch 128"
+
+
+@pytest.fixture
+def task(encoders: dict[str, Path]) -> TextClassification:
+    torch.manual_seed(0)
+    return TextClassification.begin(
+        encoders["text"], EXAMPLES, LabelledConfig(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+
+
+def batch_of(task: TextClassification, augment: AugmentConfig | None = None) -> dict[str, torch.Tensor]:
+    items, _ = usable(task, EXAMPLES)
+    return collate([task.encode(item, None, augment) for item in items], task.fills)
+
+
+def test_every_recipe_survives_its_json() -> None:
+    for presets in FINETUNE.values():
+        for preset in presets.values():
+            config = preset()
+            assert FinetuneConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_only_the_head_learns_while_the_encoder_is_frozen(task: TextClassification) -> None:
+    supervised = SupervisedTask(task, freeze_updates=2)
+    batch = batch_of(task)
+    encoder, head = task.model.base_model.parameters(), task.model.get_submodule("head").parameters()
+    for update in range(3):
+        supervised.zero_grad()
+        supervised(batch).loss_sum.backward()
+        frozen = update < 2
+        assert all((p.grad is None) == frozen for p in task.model.base_model.parameters())
+        assert all(p.grad is not None for p in task.model.get_submodule("head").parameters())
+        supervised.after_step(update + 1)
+    assert torch.is_grad_enabled()
+    assert list(encoder) and list(head)
+
+
+def test_loss_is_a_sum_over_rows(task: TextClassification) -> None:
+    supervised, batch = SupervisedTask(task), batch_of(task)
+    whole = supervised(batch)
+    parts = [supervised({name: value[rows] for name, value in batch.items()}) for rows in (slice(0, 3), slice(3, 8))]
+    assert float(whole.count) == 8 == sum(float(part.count) for part in parts)
+    torch.testing.assert_close(whole.loss_sum, parts[0].loss_sum + parts[1].loss_sum)
+    soft = SupervisedTask(task, soft=True)(batch_of(task, AugmentConfig(smoothing=0.1)))
+    torch.testing.assert_close(whole.loss_sum, soft.loss_sum)  # encode gives 0 and 1; smoothing comes after mixing
+
+
+def test_adapters_learn_alone_and_merge_into_the_weights(task: TextClassification, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    config = FINETUNE["text-classification"]["little"]()
+    adapt(task, FinetuneConfig(**{**vars(config), "lora": 2}))
+    learning = [name for name, p in task.model.named_parameters() if p.requires_grad]
+    assert all("lora" in name or name.startswith("head.") for name in learning)
+    assert any("q_proj.lora_A" in name for name in learning)
+    with torch.no_grad():
+        for name, p in task.model.named_parameters():
+            if "lora_B" in name:
+                p.normal_()
+    batch = batch_of(task)
+    task.model.eval()
+    wanted = task.model(**{k: v for k, v in batch.items() if k != "labels"}).logits
+    export(task, tmp_path)
+    merged = Data2VecTextForSequenceClassification.from_pretrained(tmp_path)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    got = merged(**{k: v for k, v in batch.items() if k != "labels"}).logits
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+    assert any("lora" in name for name, _ in task.model.named_parameters())  # the model in training is left alone
+
+
+def test_classes_in_balance(task: TextClassification) -> None:
+    examples = EXAMPLES + [Example(f"more {i}", "the dog good day", "1") for i in range(40)]
+    items, _ = usable(task, examples)
+    samples = LabelledSamples(task, items, AugmentConfig(balanced=True), seed=1)
+    drawn = Counter(int(samples.load(i, epoch)["labels"]) for epoch in range(20) for i in range(len(items)))
+    assert abs(drawn[0] / drawn.total() - 0.5) < 0.06
+    assert list(samples.sizes(3)) == list(LabelledSamples(task, items, AugmentConfig(balanced=True), 1).sizes(3))
+
+
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_mixed_labels_stay_distributions(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    one = {"pixel_values": np.zeros((3, 8, 8), np.float32), "labels": np.array([1, 0, 0], np.float32)}
+    other = {"pixel_values": np.ones((3, 8, 8), np.float32), "labels": np.array([0, 0, 1], np.float32)}
+    cut = cutmix(one, other, share, rng)
+    assert cut["labels"].sum() == pytest.approx(1)
+    assert cut["pixel_values"].mean() == pytest.approx(cut["labels"][2])  # the area that comes from the other
+    mixed = mixup(one, other, share)
+    assert mixed["pixel_values"].mean() == pytest.approx(mixed["labels"][2], abs=1e-6)
+    assert smooth(mixed["labels"], 0.1).sum() == pytest.approx(1)
+    assert one["pixel_values"].max() == 0
+
+
+def test_random_operations_repeat_and_change_pictures() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 20, 3)).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    several = [np.asarray(rand_augment(image, 2, 9, np.random.default_rng(seed))) for seed in range(40)]
+    assert {array.shape for array in several} == {(24, 20, 3)}
+    assert sum(not np.array_equal(array, pixels) for array in several) > 20
+    np.testing.assert_array_equal(several[3], np.asarray(rand_augment(image, 2, 9, np.random.default_rng(3))))
+    blank = np.zeros((3, 24, 24), np.float32)
+    erased = erase(blank, np.random.default_rng(0))
+    assert 0.02 <= (erased[0] != 0).mean() <= 0.35
+    assert not blank.any()
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(50, 200))
+def test_batches_hold_everything_once_within_the_budget(sizes: list[int], budget: int) -> None:
+    items = [Item(EXAMPLES[0], size) for size in sizes]
+    groups = list(batches(items, budget))
+    assert sorted(place for group in groups for place in group) == list(range(len(sizes)))
+    assert all(len(group) * max(sizes[place] for place in group) <= budget for group in groups)
+
+
+def run(data: Path, model: Path, out: Path, *more: str) -> int:
+    command = ["finetune", "text-classification", str(data), "--model", str(model), "--out", str(out)]
+    return main([*command, *QUICK.split(), *more])
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_model(
+    encoders: dict[str, Path], labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data2vec.training.trainer import Trainer
+
+    data, steps = labelled / "text.csv", ["--train.updates", "6", "--train.save-every", "3", "--train.eval-every", "3"]
+    assert run(data, encoders["text"], tmp_path / "whole", *steps) == 0
+    original = Trainer._update
+
+    def until_three(self: Trainer, micro: object) -> object:
+        if self.progress.update == 3:
+            raise KeyboardInterrupt
+        return original(self, micro)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "_update", until_three)
+    assert run(data, encoders["text"], tmp_path / "part", *steps) == 130
+    monkeypatch.undo()
+    assert run(data, encoders["text"], tmp_path / "part", *steps, "--resume") == 0
+    whole, part = (
+        [json.loads(line).get("loss") for line in (tmp_path / name / "log.jsonl").read_text().splitlines()][-3:]
+        for name in ("whole", "part")
+    )
+    assert whole == part
+    scores = [(tmp_path / name / "evaluation/scores.json").read_text() for name in ("whole", "part")]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("text,label,split\nhi,a,train\nyou,b,train\nhi,c,dev\n", "the label 'c' is none of the training data: a, b"),
+        ("text,label,split\nhi,a,train\nyou,a,train\nhi,a,dev\n", "two classes are needed"),
+        ("text,label,split\nhi,,train\nyou,b,train\nhi,b,dev\n", "line 2: has no label"),
+        ("text,score\nhi,1.5\nyou,x\nhi,2\nhi,2\nhi,2\n", "table.csv: line 3"),
+    ],
+)
+def test_bad_labels_are_one_clear_line(
+    encoders: dict[str, Path], tmp_path: Path, table: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "table.csv").write_text(table)
+    more = ["--data.problem", "regression"] if "score" in table else []
+    assert run(tmp_path / "table.csv", encoders["text"], tmp_path / "run", *more) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("data2vec: error: ")
+    assert line in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_speech_is_named_or_left_out(
+    encoders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["file_name,transcription,split"]
+    for i in range(6):
+        soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).standard_normal(4000) / 9, 16_000)
+        rows.append(f"{i}.wav,AB,{'dev' if i == 5 else 'train'}")
+    rows[2] = "1.wav," + "AABB" * 9 + ",train"
+    rows[6] = "5.wav,AZ,dev"
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    command = ["finetune", "asr", str(tmp_path), "--model", str(encoders["audio"]), *QUICK.split()]
+    command += ["--train.updates", "1"]
+    assert main([*command, "--out", str(tmp_path / "a")]) == 2
+    assert "1.wav: its transcript of 36 symbols needs 54 frames, the recording has 12" in capsys.readouterr().err
+    rows[6] = "5.wav,AB,dev"
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    assert main([*command, "--out", str(tmp_path / "b"), "--data.skip-bad"]) == 0
+    skipped = [json.loads(line) for line in (tmp_path / "b/skipped.jsonl").read_text().splitlines()]
+    assert [Path(row["path"]).name for row in skipped] == ["1.wav"]
+
+
+def test_another_kind_of_model_is_refused(
+    encoders: dict[str, Path], labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(labelled / "text.csv", encoders["audio"], tmp_path / "run") == 2
+    assert "'data2vec-audio'; this task needs data2vec-text" in capsys.readouterr().err
+    assert main(["predict", str(encoders["text"]), "hi"]) == 2
+    assert "fine-tune it for a task first" in capsys.readouterr().err
+    assert main(["finetune", "nonsense", "x"]) == 2
+    assert "known: asr, audio-classification" in capsys.readouterr().err
