@@ -109,8 +109,7 @@ class Decoder(nn.Module):
             (N, D).
         """
         if self.dimensions == 1 and self.groups == 1 and products_are_fast(x):
-            predicted: Tensor = self.projection(self._products(x, wanted, given, padding_mask))
-            return predicted
+            return self._project(self._products(x, wanted, given, padding_mask))
         rows, tokens, _ = x.shape
         sides = (tokens,) if self.dimensions == 1 else grid
         assert sides is not None
@@ -118,7 +117,10 @@ class Decoder(nn.Module):
             if padding_mask is not None:
                 x = x.masked_fill(padding_mask[..., None], 0.0)
             x = layer(x.view(rows, *sides, -1)).reshape(rows, tokens, -1)
-        predicted = self.projection(x.flatten(0, 1).index_select(0, wanted))
+        return self._project(x.flatten(0, 1).index_select(0, wanted))
+
+    def _project(self, x: Tensor) -> Tensor:
+        predicted: Tensor = self.projection(x)
         return predicted
 
     def _products(self, x: Tensor, wanted: Tensor, given: Tensor | None, padding_mask: Tensor | None) -> Tensor:

@@ -54,7 +54,7 @@ def _windows(rows: Tensor, centres: Tensor, taps: int, first: int) -> Tensor:
     """(W, taps * C): each centre's rows side by side, from `first` before or after it on."""
     index = centres[:, None] + torch.arange(first, first + taps, device=rows.device)
     # The first sequence has no gap before it: its windows read the last gap, which is zero too.
-    return rows.index_select(0, (index % len(rows)).flatten()).view(len(centres), -1)
+    return rows.index_select(0, (index % len(rows)).flatten()).view(len(centres), taps * rows.shape[1])
 
 
 class _ShiftedConv(torch.autograd.Function):

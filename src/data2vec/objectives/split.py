@@ -43,23 +43,25 @@ class Split:
         return flat_rows(self.hidden, items, self.masked.shape[2])
 
 
-def split(mask: Tensor, padding: Tensor | None, tokens: int, *, count_padding: bool = False) -> Split:
+def split(mask: Tensor, padding: Tensor | None, items: int, tokens: int, *, count_padding: bool = False) -> Split:
     """Split every row's tokens into visible and hidden ones; padding is neither.
 
-    Rows may keep different numbers of tokens: the short ones get empty slots, which attention and loss leave out. A row
-    without any visible token (all hidden, or all padding) has one empty slot.
+    Rows may keep different numbers of tokens: the short ones get empty slots, which attention and loss leave out. There
+    is always a slot for a visible and for a hidden token, so a row may hide all, nothing, or be nothing but padding.
 
     Args:
         mask: (B, M, T) bool, True = hidden.
         padding: (B, T) bool, True = padding.
+        items: B, as the encoder counts it.
         tokens: T, as the encoder counts it.
         count_padding: padding is visible or hidden as the mask has it; only attention leaves it out (algorithms P8).
 
     Raises:
         UserError: `mask` has another shape.
     """
-    if mask.dim() != 3 or mask.shape[2] != tokens:
-        raise UserError(f"mask must be (batch, masks, {tokens} tokens) for data2vec 2, not {tuple(mask.shape)}")
+    if mask.dim() != 3 or (mask.shape[0], mask.shape[2]) != (items, tokens):
+        shape = tuple(mask.shape)
+        raise UserError(f"mask must be ({items} items, masks, {tokens} tokens) for data2vec 2, not {shape}")
     ignored = None if count_padding else padding
     masked, seen = mask, ~mask
     if ignored is not None:
@@ -67,7 +69,7 @@ def split(mask: Tensor, padding: Tensor | None, tokens: int, *, count_padding: b
     least, most, hidden = _extremes(seen, masked)
     flat = seen.flatten(0, 1)
     index, taken = _positions(flat, max(most, 1))
-    slots, counts = _positions(masked.flatten(0, 1), hidden)
+    slots, counts = _positions(masked.flatten(0, 1), max(hidden, 1))
     empty = unattended = None if least == max(most, 1) else ~taken
     if count_padding and padding is not None:
         unattended = padding.repeat_interleave(mask.shape[1], 0).gather(1, index)

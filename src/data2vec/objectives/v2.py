@@ -69,7 +69,8 @@ class Data2Vec2Objective(nn.Module):
         """
         tokens = self.student.embed(batch)
         count_padding = self.config.count_padding
-        parts = split(batch["mask"], tokens.padding_mask, tokens.features.shape[1], count_padding=count_padding)
+        items, length = tokens.features.shape[:2]
+        parts = split(batch["mask"], tokens.padding_mask, items, length, count_padding=count_padding)
         targets = self.targets(batch, tokens)
         student = self.student.contextualize_visible(tokens, parts.visible)
         pred = self.predict(student.output[:, student.prefix :], parts, batch.get("noise"), tokens.grid)

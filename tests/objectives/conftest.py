@@ -1,0 +1,6 @@
+"""Lets the tests here import `plain_v2`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
