@@ -104,16 +104,14 @@ def pixels() -> Callable[..., np.ndarray]:
 def lively() -> Callable[[Any], Any]:
     """Fill every weight of a TF model with what training leaves: nothing is 0 or 1 any more."""
 
-    def fill(model: Any) -> Any:
+    def fill(model: Any, spread: float = 0.1) -> Any:
         rng = np.random.default_rng(1)
         for weight in model.weights:
-            if not weight.name.startswith("num_batches"):
-                around = 1.0 if weight.name in ("gamma", "weight", "running_var") else 0.0
-                weight.assign(
-                    np.abs(around + rng.normal(0.0, 0.1, weight.shape))
-                    if around
-                    else rng.normal(0.0, 0.1, weight.shape)
-                )
+            noise = rng.normal(0.0, spread, weight.shape)
+            if weight.name in ("gamma", "weight", "running_var"):
+                weight.assign(np.abs(1.0 + noise))
+            elif weight.name != "num_batches_tracked":
+                weight.assign(noise)
         return model
 
     return fill

@@ -16,13 +16,12 @@ def _select_tensorflow() -> None:
     Raises:
         ImportError: TensorFlow or Keras 3 is missing, or another backend is active or asked for.
     """
-    if "keras" not in sys.modules:
+    if sys.modules.get("keras") is None:
         wanted = os.environ.get("KERAS_BACKEND") or EXTRA
         if wanted != EXTRA:
             raise ImportError(f"KERAS_BACKEND is {wanted!r}: the TF classes need KERAS_BACKEND=tensorflow (or unset)")
         require("tensorflow", extra=EXTRA)
         os.environ["KERAS_BACKEND"] = EXTRA  # before ~/.keras/keras.json has a say
-    require("tensorflow", extra=EXTRA)
     loaded = require("keras", extra=EXTRA)
     if loaded.__version__.startswith("2."):
         raise ImportError(f"keras {loaded.__version__} is too old for the TF classes: pip install 'data2vec[{EXTRA}]'")
@@ -32,6 +31,7 @@ def _select_tensorflow() -> None:
             f"Keras already runs on {active!r} in this process, and cannot change: "
             "the TF classes need KERAS_BACKEND=tensorflow before the first `import keras`"
         )
+    require("tensorflow", extra=EXTRA)
 
 
 _select_tensorflow()

@@ -106,7 +106,7 @@ class TFData2VecVisionPreTrainedModel(keras.Model):
         if y is None or self.loss is not None:
             return data
         inputs = dict(x) if isinstance(x, Mapping) else {self.main_input_name: x}
-        return keras.utils.pack_x_y_sample_weight({**inputs, "labels": y}, None, sample_weight)
+        return {**inputs, "labels": y}, None, sample_weight
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
