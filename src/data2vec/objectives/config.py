@@ -86,7 +86,7 @@ class CollapseConfig:
     min_target_var: float = ranged(0.1, low=0.0)
     min_pred_var: float = ranged(0.01, low=0.0)
     max_position_share: float = ranged(0.9, low=0.0, high=1.0)
-    min_local_var: float = ranged(0.01, low=0.0)
+    min_local_var: float = ranged(0.05, low=0.0)
     after_update: int = ranged(5000, low=0)
 
     def __post_init__(self) -> None:
