@@ -72,17 +72,8 @@ def test_collapse_of_the_local_encoder_is_reported_and_stops_the_run_if_asked_to
 
 
 def test_a_healthy_run_is_not_accused(tones: Path, tmp_path: Path) -> None:
-    good = [
-        "--data.min-crop",
-        "16000",
-        "--data.max-samples",
-        "24000",
-        "--data.concatenate",
-        "24000",
-        "--train.updates",
-        "40",
-    ]
-    status, records, warnings = pretrain(tones, tmp_path / "run", "--preset", "tiny", *good)
+    long = ["--data.min-crop", "16000", "--data.max-samples", "24000", "--data.concatenate", "24000"]
+    status, records, warnings = pretrain(tones, tmp_path / "run", "--preset", "tiny", *long, "--train.updates", "40")
     assert status == 0
     assert not warnings
     assert records[-1]["position_share"] < 0.5

@@ -57,9 +57,9 @@ def line_chart(lines: Sequence[Line], *, floor: float | None = None, ceiling: fl
 
 def nice_ticks(low: float, high: float) -> list[float]:
     """Three to five round numbers that span low .. high."""
-    span = high - low or abs(high) or 1.0
+    span = max(high - low, 1e-9 * abs(high), 1e-9)
     power = 10.0 ** math.floor(math.log10(span))
-    step = next(power * factor for factor in (0.25, 0.5, 1.0, 2.5) if span / (power * factor) <= 3.2)
+    step = next(power * factor for factor in (0.25, 0.5, 1.0, 2.0, 2.5, 5.0) if span / (power * factor) <= 3.2)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(place * step, 12) for place in range(first, max(last, first + 1) + 1)]
 
@@ -83,8 +83,11 @@ def scatter(points: Sequence[Point], colours: Mapping[str, int]) -> str:
 
 def score_chart(outcomes: Sequence[Outcome]) -> str:
     """Linear probes before (a ring) and after (a disc), with chance as a tick; one row a run."""
-    width, left, right, row = 720.0, 118.0, 56.0, 46.0
-    height = row * len(outcomes) + 24
+    width, left, right, row, gap = 824.0, 118.0, 64.0, 36.0, 18.0
+    groups = [
+        number for number, each in enumerate(outcomes) if each.modality != outcomes[number - 1].modality or not number
+    ]
+    height = row * len(outcomes) + gap * len(groups) + 24
 
     def across(share: float) -> float:
         return left + (width - left - right) * share
@@ -97,10 +100,10 @@ def score_chart(outcomes: Sequence[Outcome]) -> str:
             f'<text x="{x:.1f}" y="{height - 6:g}" text-anchor="middle">{tick}{" %" if tick == 100 else ""}</text>'
         )
     for number, each in enumerate(outcomes):
-        y, score = row * number + row / 2 + 2, each.linear
+        y, score = row * (number + 0.5) + gap * sum(first <= number for first in groups) - 4, each.linear
         before, after, chance = across(score.before), across(score.after), across(1 / each.classes)
         parts += [
-            f'<text class="name" x="0" y="{y:.1f}" dy=".35em">{each.modality}</text>',
+            f'<text class="name" x="0" y="{y:.1f}" dy=".35em">{each.modality if number in groups else ""}</text>',
             f'<text x="{left - 14:g}" y="{y:.1f}" dy=".35em" text-anchor="end">{each.method}</text>',
             f'<line class="chance" x1="{chance:.1f}" x2="{chance:.1f}" y1="{y - 7:.1f}" y2="{y + 7:.1f}"/>',
             f'<line class="gain {each.method}" x1="{before:.1f}" x2="{after:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import os
 import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,9 @@ CHAPTERS: Mapping[str, str] = {
     "numbers": "_pydecimal bisect calendar _collections_abc collections datetime _pydatetime decimal fractions heapq "
     "numbers random statistics zoneinfo",
 }
+_ELSEWHERE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "__pycache__"}
+_Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
 SHORTEST = 80  # characters: a class can hardly be told from less
 
 
@@ -64,22 +68,42 @@ def write_prose(folder: Path, *, limit: int | None = None, seed: int = 0) -> Non
 
 def docstrings() -> Iterator[tuple[str, str]]:
     """(top-level module, text) of every docstring of the standard library, each text once; nothing is imported."""
-    root = Path(sysconfig.get_path("stdlib"))
     seen = set()
-    for file in sorted(root.rglob("*.py")):
-        parts = file.relative_to(root).parts
-        if {"site-packages", "dist-packages", "test", "tests", "idle_test"} & set(parts):
-            continue
+    for module, file in _modules(Path(sysconfig.get_path("stdlib"))):
         try:
             tree = ast.parse(file.read_bytes())
         except (SyntaxError, ValueError, OSError):  # templates and broken links
             continue
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                text = (ast.get_docstring(node) or "").strip()
-                if text and text not in seen:
-                    seen.add(text)
-                    yield parts[0].removesuffix(".py"), text
+        for text in filter(None, map(_docstring, _definitions(tree))):
+            if text not in seen:
+                seen.add(text)
+                yield module, text
+
+
+def _modules(root: Path) -> Iterator[tuple[str, Path]]:
+    """Top-level name and file of the modules below `root`, in a fixed order."""
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if name not in _ELSEWHERE)
+        for name in sorted(names):
+            if name.endswith(".py"):
+                file = Path(folder, name)
+                yield file.relative_to(root).parts[0].removesuffix(".py"), file
+
+
+def _definitions(tree: ast.Module) -> Iterator[_Documented]:
+    """The module, its classes and functions, those under an ``if`` or ``try`` too."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, _Documented):
+            yield node
+        todo += [
+            child for name in ("body", "orelse", "handlers") for child in reversed(getattr(node, name, None) or ())
+        ]
+
+
+def _docstring(node: _Documented) -> str:
+    return (ast.get_docstring(node) or "").strip()
 
 
 def topics() -> Iterator[str]:

@@ -38,6 +38,7 @@ h3 { font-size: 13px; font-weight: 600; margin: 0 0 4px; }
 p { margin: 0 0 14px; max-width: 66ch; }
 .lead { font-size: 18px; line-height: 1.5; color: var(--soft); }
 .note, figcaption, footer { font-size: 13px; line-height: 1.5; color: var(--soft); }
+.note { margin-top: 12px; }
 section { border-top: 1px solid var(--hair); margin-top: 60px; padding-top: 28px; }
 code, pre { font: 13px/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 pre { overflow-x: auto; margin: 22px 0 0; padding: 12px 0 0; border-top: 1px solid var(--hair); color: var(--soft); }
@@ -47,6 +48,9 @@ figcaption { margin-top: 4px; }
 table { border-collapse: collapse; width: 100%; margin-top: 28px; font-variant-numeric: tabular-nums; font-size: 14px; }
 th { font-weight: 500; color: var(--soft); font-size: 13px; }
 th, td { text-align: right; padding: 7px 0 7px 14px; border-bottom: 1px solid var(--hair); white-space: nowrap; }
+thead tr:first-child th { border: 0; padding-bottom: 0; color: var(--ink); }
+tbody td:first-child { font-weight: 600; }
+tbody tr:not(:last-child):has(+ tr > td:first-child:empty) td { border-bottom-color: transparent; }
 tr > :first-child, tr > :nth-child(2):not([colspan]) { text-align: left; padding-left: 0; }
 td.best { font-weight: 620; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
@@ -122,13 +126,14 @@ def _table(outcomes: Sequence[Outcome]) -> str:
 <th></th><th></th></tr><tr><th></th><th></th><th>untrained</th><th>pre-trained</th><th>untrained</th><th>pre-trained</th>
 <th>parameters</th><th>updates</th><th>CPU s</th></tr>"""
     rows = []
-    for each in outcomes:
+    for number, each in enumerate(outcomes):
+        name = each.modality if not number or outcomes[number - 1].modality != each.modality else ""
         scores = [
             f"<td>{percent(score.before)}</td><td class='best'>{percent(score.after)} ± {100 * score.error:.1f}</td>"
             for score in (each.linear, each.neighbours)
         ]
         size = f"<td>{each.parameters / 1e6:.2f} M</td><td>{each.updates:,}</td><td>{each.seconds:.0f}</td>"
-        rows.append(f"<tr><td>{each.modality}</td><td>{each.method}</td>{''.join(scores)}{size}</tr>")
+        rows.append(f"<tr><td>{name}</td><td>{each.method}</td>{''.join(scores)}{size}</tr>")
     return f"<table><thead>{heads}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 

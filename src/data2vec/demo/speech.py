@@ -46,7 +46,7 @@ class Synthesizer:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def say(
-        self, text: str, voice: str, *, accent: str, speed: int, pitch: int, liveliness: int
+        self, text: str, voice: str, *, accent: str, speed: int, pitch: int, liveliness: int, seed: int = 0
     ) -> npt.NDArray[np.int16]:
         """One utterance.
 
@@ -57,6 +57,7 @@ class Synthesizer:
             speed: words a minute, 80 to 450.
             pitch: 0 to 100; 50 is the voice's own.
             liveliness: range of the pitch, 0 to 100.
+            seed: of the breath in the voice.
 
         Returns:
             (samples,) at `rate`.
@@ -64,6 +65,7 @@ class Synthesizer:
         self._library.espeak_SetVoiceByName(f"{accent}+{voice}".encode())
         for parameter, value in ((_RATE, speed), (_PITCH, pitch), (_RANGE, liveliness)):
             self._library.espeak_SetParameter(parameter, value, 0)
+        self._library.espeak_ng_SetRandSeed(seed)
         self._said.clear()
         spoken = text.encode()
         self._library.espeak_Synth(spoken, len(spoken) + 1, 0, 0, 0, _UTF8, None, None)
@@ -101,6 +103,7 @@ def write_speech(folder: Path, *, words: Sequence[str] = WORDS, voices: int | No
                 speed=int(rng.integers(120, 240)),
                 pitch=int(rng.integers(25, 75)),
                 liveliness=int(rng.integers(20, 80)),
+                seed=int(rng.integers(2**31)),
             )
             if len(wave):
                 file = folder / ("dev" if voice in held_out else "train") / word / f"{voice.replace(' ', '_')}.wav"
