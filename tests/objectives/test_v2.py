@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_v2 import plain_loss
 from torch import Tensor
 
 from data2vec.errors import UserError
+from data2vec.models.audio import frontend
 from data2vec.models.v2.audio import Data2Vec2AudioModel
 from data2vec.models.v2.config import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 from data2vec.models.v2.text import Data2Vec2TextModel
 from data2vec.models.v2.vision import Data2Vec2VisionModel
 from data2vec.objectives.config import Data2Vec2ObjectiveConfig, DecoderConfig, EmaConfig, TargetConfig
 from data2vec.objectives.masking import BlockMask1d, BlockMask2d, RandomMask
+from data2vec.objectives.split import mask_indices
 from data2vec.objectives.v2 import Data2Vec2Objective
 
 SMALL: dict[str, Any] = {
@@ -269,6 +272,54 @@ def test_masks_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     batch = {**inputs("text", 2), "mask": torch.zeros(shape, dtype=torch.bool)}
     with pytest.raises(UserError, match="mask must be"):
         Data2Vec2Objective(text(), config_for("text"))(batch)
+
+
+# ---- indices made beforehand
+
+
+def indexed(task: Data2Vec2Objective, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    padding = task.student.embed(batch).padding_mask if "attention_mask" in batch else None
+    visible, hidden = mask_indices(batch["mask"], padding)
+    return {**batch, "visible": visible, "hidden": hidden}
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("kind", ["audio", "text", "vision"])
+def test_indices_made_beforehand_change_nothing(kind: str, padded: bool) -> None:
+    task, batch = perturb(Data2Vec2Objective(MODELS[kind](), config_for(kind))), with_noise(masked(kind, 2, 3))
+    if padded and kind != "vision":
+        name = next(iter(batch))
+        batch["attention_mask"] = torch.ones_like(batch[name], dtype=torch.long)
+        batch["attention_mask"][1, batch[name].shape[1] // 2 :] = 0
+    without, given_ = task(batch), task(indexed(task, batch))
+    torch.testing.assert_close(given_.loss_sum, without.loss_sum)
+    for name, value in without.sums.items():
+        torch.testing.assert_close(given_.sums[name], value)
+    batch["mask"][0, 0] = True  # rows that keep different numbers of tokens
+    torch.testing.assert_close(task(indexed(task, batch)).loss_sum, task(batch).loss_sum)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("kind", ["audio", "text", "vision"])
+def test_a_step_never_waits_for_the_device(kind: str, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors on the meta device have no values: reading one raises."""
+    task, batch = Data2Vec2Objective(MODELS[kind](), config_for(kind)), masked(kind, 2, 3)
+    if padded and kind != "vision":
+        batch["attention_mask"] = torch.ones_like(batch[next(iter(batch))], dtype=torch.long)
+    batch = {name: tensor.to("meta") for name, tensor in indexed(task, batch).items()}
+    task = task.to("meta").train()
+    monkeypatch.setattr(frontend, "strided_conv", plain_strided_conv)  # which asks for autocast: unknown for meta
+    out = task(batch)
+    (out.loss_sum / out.count).backward()
+    task.after_step(1)
+    del batch["visible"], batch["hidden"]
+    with pytest.raises(RuntimeError, match="meta"):
+        task(batch)
+
+
+def plain_strided_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    padded = F.pad(x.transpose(1, 2), (0, weight.shape[-1]))
+    return F.conv1d(padded, weight, bias, stride).transpose(1, 2)[:, : x.shape[1] // stride]
 
 
 # ---- sums

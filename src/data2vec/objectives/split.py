@@ -43,7 +43,9 @@ class Split:
         return flat_rows(self.hidden, items, self.masked.shape[2])
 
 
-def split(mask: Tensor, padding: Tensor | None, items: int, tokens: int, *, count_padding: bool = False) -> Split:
+def split(
+    mask: Tensor, padding: Tensor | None, *, count_padding: bool = False, indices: tuple[Tensor, Tensor] | None = None
+) -> Split:
     """Split every row's tokens into visible and hidden ones; padding is neither.
 
     Rows may keep different numbers of tokens: the short ones get empty slots, which attention and loss leave out. There
@@ -52,39 +54,59 @@ def split(mask: Tensor, padding: Tensor | None, items: int, tokens: int, *, coun
     Args:
         mask: (B, M, T) bool, True = hidden.
         padding: (B, T) bool, True = padding.
-        items: B, as the encoder counts it.
-        tokens: T, as the encoder counts it.
         count_padding: padding is visible or hidden as the mask has it; only attention leaves it out (algorithms P8).
-
-    Raises:
-        UserError: `mask` has another shape.
+        indices: what `mask_indices` gave for this mask and padding; without it the device is asked for the sizes.
     """
-    if mask.dim() != 3 or (mask.shape[0], mask.shape[2]) != (items, tokens):
-        shape = tuple(mask.shape)
-        raise UserError(f"mask must be ({items} items, masks, {tokens} tokens) for data2vec 2, not {shape}")
     ignored = None if count_padding else padding
-    masked, seen = mask, ~mask
-    if ignored is not None:
-        masked, seen = masked & ~ignored[:, None], seen & ~ignored[:, None]
-    least, most, hidden = _extremes(seen, masked)
-    flat = seen.flatten(0, 1)
-    index, taken = _positions(flat, max(most, 1))
-    slots, counts = _positions(masked.flatten(0, 1), max(hidden, 1))
-    empty = unattended = None if least == max(most, 1) else ~taken
+    visible, hidden = mask_indices(mask, ignored) if indices is None else indices
+    visible, hidden = visible.flatten(0, 1), hidden.flatten(0, 1)
+    taken, counts = visible >= 0, hidden >= 0
+    # Every row has T tokens: where the largest counts add up to T, no slot is empty.
+    full = ignored is None and visible.shape[1] + hidden.shape[1] == mask.shape[2]
+    if indices is None and not full:
+        full = bool(taken.all())
+    index = visible.clamp(min=0)
+    empty = unattended = None if full else ~taken
     if count_padding and padding is not None:
         unattended = padding.repeat_interleave(mask.shape[1], 0).gather(1, index)
         unattended = unattended if empty is None else unattended | empty
-    return Split(Visible(index, unattended, flat), empty, slots, counts, masked, ignored)
+    masked, seen = _hidden_and_seen(mask, ignored)
+    seen = seen.flatten(0, 1)
+    return Split(Visible(index, unattended, seen), empty, hidden.clamp(min=0), counts, masked, ignored)
 
 
-def _extremes(seen: Tensor, masked: Tensor) -> tuple[int, int, int]:
-    """Least and largest number of visible tokens in a row, largest number of hidden ones: sizes that the host needs."""
-    visible, hidden = seen.sum(-1), masked.sum(-1)
-    least, most, deepest = torch.stack([visible.min(), visible.max(), hidden.max()]).tolist()
-    return int(least), int(most), int(deepest)
+def mask_indices(mask: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Positions of the visible and of the hidden tokens of every row.
+
+    Made where batches are made (``batch["visible"]``, ``batch["hidden"]``), they spare the step a wait for the device.
+
+    Args:
+        mask: (B, M, T) bool, True = hidden.
+        padding: (B, T) bool, True = padding.
+
+    Returns:
+        (B, M, K) and (B, M, N) long, ascending, -1 in the slots past a row's last; K and N are at least 1.
+    """
+    hidden, seen = _hidden_and_seen(mask, padding)
+    sizes = torch.stack([seen.sum(-1).max(), hidden.sum(-1).max()]).clamp(min=1).tolist() if mask.numel() else [1, 1]
+    return _positions(seen, int(sizes[0])), _positions(hidden, int(sizes[1]))
 
 
-def _positions(chosen: Tensor, slots: int) -> tuple[Tensor, Tensor]:
-    """(R, T) bool -> positions of the chosen tokens, ascending, in (R, slots), and (R, slots) bool, True = chosen."""
-    index = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, :slots]
-    return index, chosen.gather(1, index)
+def _hidden_and_seen(mask: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
+    if padding is None:
+        return mask, ~mask
+    valid = ~padding[:, None]
+    return mask & valid, ~mask & valid
+
+
+def _positions(chosen: Tensor, slots: int) -> Tensor:
+    """(..., T) bool -> positions of the chosen tokens (..., slots), then -1."""
+    index = (~chosen).to(torch.uint8).argsort(dim=-1, stable=True)[..., :slots]
+    return index.masked_fill(~chosen.gather(-1, index), -1)
+
+
+def check_mask(mask: Tensor, items: int, tokens: int) -> None:
+    """Refuse a mask that is not (B, M, T) as the encoder counts items and tokens (algorithms P7)."""
+    if mask.dim() != 3 or (mask.shape[0], mask.shape[2]) != (items, tokens):
+        shape = tuple(mask.shape)
+        raise UserError(f"mask must be ({items} items, masks, {tokens} tokens) for data2vec 2, not {shape}")

@@ -27,7 +27,7 @@ from data2vec.nn.decoder import Decoder
 from data2vec.objectives.collapse import position_share, position_sums, variance, variance_sums
 from data2vec.objectives.config import Data2Vec2ObjectiveConfig, EmaConfig
 from data2vec.objectives.losses import regression_loss, resolve_scale
-from data2vec.objectives.split import Split, split
+from data2vec.objectives.split import Split, check_mask, split
 from data2vec.objectives.targets import average_layers
 from data2vec.objectives.task import Batch, TaskOutput
 from data2vec.objectives.teacher import Teacher
@@ -62,15 +62,14 @@ class Data2Vec2Objective(nn.Module):
 
         Args:
             batch: the encoder's inputs, and ``mask`` (B, M, T) bool, True = hidden from the student and predicted.
+                ``visible`` and ``hidden``, from `data2vec.objectives.split.mask_indices`, spare a wait for the device.
                 ``noise`` (B, M, T, D) may give what the decoder reads at hidden tokens; otherwise it is drawn.
 
         Returns:
             The loss summed over the hidden tokens of all rows, their number, and the sums for the log.
         """
         tokens = self.student.embed(batch)
-        count_padding = self.config.count_padding
-        items, length = tokens.features.shape[:2]
-        parts = split(batch["mask"], tokens.padding_mask, items, length, count_padding=count_padding)
+        parts = self._split(batch, tokens)
         targets = self.targets(batch, tokens)
         student = self.student.contextualize_visible(tokens, parts.visible)
         pred = self.predict(student.output[:, student.prefix :], parts, batch.get("noise"), tokens.grid)
@@ -82,6 +81,16 @@ class Data2Vec2Objective(nn.Module):
             term, sums["cls"] = self._cls_loss(student, targets, parts)
             loss = loss + term
         return TaskOutput(loss, parts.counts.sum().float(), sums)
+
+    def _split(self, batch: Batch, tokens: Tokens) -> Split:
+        check_mask(batch["mask"], *tokens.features.shape[:2])
+        if self.config.count_padding:
+            return split(batch["mask"], tokens.padding_mask, count_padding=True)
+        if "visible" not in batch:
+            return split(batch["mask"], tokens.padding_mask)
+        # A batch without attention mask has no padding; the device is not asked.
+        padding = tokens.padding_mask if "attention_mask" in batch else None
+        return split(batch["mask"], padding, indices=(batch["visible"], batch["hidden"]))
 
     @torch.no_grad()
     def targets(self, batch: Batch, tokens: Tokens) -> Tensor:
