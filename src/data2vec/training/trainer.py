@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from data2vec.errors import UserError
+from data2vec.objectives.task import Batch, BatchStream, Task
 from data2vec.training.checkpoint import Checkpoints
 from data2vec.training.config import OptimConfig, TrainConfig
 from data2vec.training.distributed import World, data_parallel
@@ -26,7 +27,6 @@ from data2vec.training.precision import LossScale, autocast_dtype
 from data2vec.training.run import RunFolder
 from data2vec.training.schedules import learning_rate
 from data2vec.training.stopping import Clock, Signals
-from data2vec.objectives.task import Batch, BatchStream, Task
 
 _TICKS = 1_000_000  # places in the schedule of a run whose length is a time
 
