@@ -16,6 +16,7 @@ from data2vec.cli.main import main
 soundfile = pytest.importorskip("soundfile")
 SMALL = """--model.hidden-size 32 --model.num-hidden-layers 2 --model.num-attention-heads 2 --model.intermediate-size 64
     --model.conv-dim 16 16 16 16 16 16 16 --objective.target.layers 2 --data.batch-samples 128000"""
+DECODER = "--objective.decoder.channels 64 --objective.decoder.layers 2"
 BAD = """--model.num-conv-pos-embeddings 5 --model.conv-pos-kernel-size 19 --data.min-crop 8000 --data.max-samples 8000
     --data.concatenate 8000 --objective.ema.start 0.99 --objective.ema.end 0.999"""
 QUICK = "--loader.workers 0 --train.precision fp32 --train.log-every 10 --device cpu"
@@ -46,7 +47,9 @@ def test_positional_collapse_is_reported_while_it_happens(
     tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fast = ["--optim.lr", "2e-3", "--optim.schedule", "constant", "--optim.warmup", "20", "--train.updates", "100"]
-    status, records, warnings = pretrain(tones, tmp_path / "run", "--preset", "v2-tiny", *BAD.split(), *fast)
+    status, records, warnings = pretrain(
+        tones, tmp_path / "run", "--preset", "v2-tiny", *f"{BAD} {DECODER}".split(), *fast
+    )
     last = records[-1]
     assert status == 0
     assert last["position_share"] > 0.9
@@ -61,7 +64,9 @@ def test_collapse_of_the_local_encoder_is_reported_and_stops_the_run_if_asked_to
 ) -> None:
     stop = ["--objective.collapse.max-position-share", "0", "--train.stop-on-collapse", "--train.updates", "300"]
     fast = ["--optim.lr", "4e-3", "--optim.schedule", "constant", "--optim.warmup", "20"]
-    status, records, warnings = pretrain(tones, tmp_path / "run", "--preset", "v2-tiny", *BAD.split(), *fast, *stop)
+    status, records, warnings = pretrain(
+        tones, tmp_path / "run", "--preset", "v2-tiny", *f"{BAD} {DECODER}".split(), *fast, *stop
+    )
     last = records[-1]
     assert status == 2
     assert last["local_var"] < 0.05 * records[0]["local_var"]
