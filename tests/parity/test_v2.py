@@ -171,6 +171,8 @@ def load(task: Data2Vec2Objective, dump: Dump) -> Data2Vec2Objective:
     given = map_names(dump["student"], dump["modality_config"]["prenet_depth"])
     teacher = {**given, **map_teacher(dump, dump["teacher"])}
     state = task.state_dict()
+    if not dump["modality_config"]["learned_alibi_scale"]:  # then the original has none, and ours is 1
+        given |= {name: tensor for name, tensor in state.items() if name.endswith("alibi_scale")} | given
     for name, tensor in teacher.items():
         full = name.replace("student.", "teacher.encoder.", 1)
         if name.startswith("student.") and full in state:
