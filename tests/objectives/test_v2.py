@@ -413,6 +413,16 @@ def test_blocks_need_to_be_known() -> None:
         Data2Vec2Objective(Other(), config_for("text"), width=16)  # type: ignore[arg-type]
 
 
+def test_prenet_blocks_give_no_targets() -> None:
+    with pytest.raises(UserError, match="less prenet_depth is 1"):
+        Data2Vec2Objective(audio(prenet_depth=2), config_for("audio"))
+
+
+def test_masks_of_numbers_are_understood() -> None:
+    task, batch = Data2Vec2Objective(text(), config_for("text")), with_noise(masked("text", 2, 2))
+    torch.testing.assert_close(task({**batch, "mask": batch["mask"].long()}).loss_sum, task(batch).loss_sum)
+
+
 def test_a_cls_loss_needs_a_token() -> None:
     task = Data2Vec2Objective(vision(num_extra_tokens=0), config_for("vision"))
     with pytest.raises(UserError, match="num_extra_tokens"):

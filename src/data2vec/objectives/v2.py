@@ -44,13 +44,19 @@ class Data2Vec2Objective(nn.Module):
         width: D; read from ``encoder.config.hidden_size`` when None.
 
     Raises:
-        UserError: `ema.scope` is ``blocks`` and the encoder does not say which of its blocks are shared.
+        UserError: more layers are averaged than are shared, or `ema.scope` is ``blocks`` and the encoder does not say
+            which of its blocks are shared.
     """
 
     def __init__(self, encoder: VisibleEncoder, config: Data2Vec2ObjectiveConfig, width: int | None = None) -> None:
         super().__init__()
         assert isinstance(encoder, nn.Module)
         width = int(encoder.config.hidden_size) if width is None else width  # type: ignore[union-attr, arg-type]
+        context = getattr(encoder, "encoder", None)
+        if isinstance(context, ContextEncoder) and config.target.layers > context.shared:
+            raise UserError(
+                f"target.layers is {config.target.layers}, but num_hidden_layers less prenet_depth is {context.shared}"
+            )
         self.config = config
         self.scale = resolve_scale(config.loss_scale, width)
         self.student = encoder
@@ -83,14 +89,15 @@ class Data2Vec2Objective(nn.Module):
         return TaskOutput(loss, parts.counts.sum().float(), sums)
 
     def _split(self, batch: Batch, tokens: Tokens) -> Split:
-        check_mask(batch["mask"], *tokens.features.shape[:2])
+        mask = batch["mask"].bool()
+        check_mask(mask, *tokens.features.shape[:2])
         if self.config.count_padding:
-            return split(batch["mask"], tokens.padding_mask, count_padding=True)
+            return split(mask, tokens.padding_mask, count_padding=True)
         if "visible" not in batch:
-            return split(batch["mask"], tokens.padding_mask)
+            return split(mask, tokens.padding_mask)
         # A batch without attention mask has no padding; the device is not asked.
         padding = tokens.padding_mask if "attention_mask" in batch else None
-        return split(batch["mask"], padding, indices=(batch["visible"], batch["hidden"]))
+        return split(mask, padding, indices=(batch["visible"], batch["hidden"]))
 
     @torch.no_grad()
     def targets(self, batch: Batch, tokens: Tokens) -> Tensor:

@@ -113,6 +113,11 @@ class ContextEncoder(nn.Module):
             self.fixed_positions.copy_(sincos_positions(*self.grid, self.fixed_positions.shape[-1])[None])
 
     @property
+    def shared(self) -> int:
+        """Blocks that give targets: all but the prenet's."""
+        return len(self.blocks) - self.prenet
+
+    @property
     def extra(self) -> int:
         """P."""
         return 0 if self.extra_tokens is None else self.extra_tokens.shape[1]
