@@ -29,7 +29,8 @@ CHAPTERS: Mapping[str, str] = {
 _ELSEWHERE = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "__pycache__"}
 _Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
-SHORTEST = 80  # characters: a class can hardly be told from less
+SHORTEST = 120  # characters: a class can hardly be told from less
+ALIKE = 24  # docstrings with so many first characters in common are variants of one, and must not be in both splits
 
 
 def write_prose(folder: Path, *, limit: int | None = None, seed: int = 0) -> None:
@@ -47,9 +48,11 @@ def write_prose(folder: Path, *, limit: int | None = None, seed: int = 0) -> Non
     chapter_of = {module: chapter for chapter, modules in CHAPTERS.items() for module in modules.split()}
     chapters: dict[str, list[str]] = {}
     corpus = []
+    openings = set()
     for module, text in docstrings():
-        chapter = chapter_of.get(module)
-        if chapter and len(text) >= SHORTEST:
+        chapter, opening = chapter_of.get(module), text[:ALIKE].lower()
+        if chapter and len(text) >= SHORTEST and opening not in openings:
+            openings.add(opening)
             chapters.setdefault(chapter, []).append(text)
         else:
             corpus.append(text)
