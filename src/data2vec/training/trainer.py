@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from data2vec.errors import UserError
 from data2vec.objectives.task import Batch, BatchStream, Task
+from data2vec.training.allocator import keep_freed_memory
 from data2vec.training.checkpoint import Checkpoints
 from data2vec.training.config import OptimConfig, TrainConfig
 from data2vec.training.distributed import World, data_parallel
@@ -144,6 +145,8 @@ class Trainer:
             UserError: nothing to read, the disk is full, too many bad updates, collapse: one line, and the last good
                 checkpoint is intact.
         """
+        if self.world.device.type == "cpu":
+            keep_freed_memory()
         torch.manual_seed(self.config.seed * 1_000_003 + self.world.rank)
         random.seed(self.config.seed * 1_000_003 + self.world.rank)
         np.random.seed((self.config.seed * 1_000_003 + self.world.rank) % 2**32)
