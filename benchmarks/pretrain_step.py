@@ -2,27 +2,35 @@
 
     python benchmarks/pretrain_step.py                      # both versions, three modalities, one thread, fp32
     python benchmarks/pretrain_step.py v1-audio v2-text --steps 5 --precision bf16
+    python benchmarks/pretrain_step.py v2-audio --plain --parts     # beside a plain transcription; where the time goes
 
 A step is forward, teacher, backward, optimizer and EMA on given tensors, at the sizes the original implementations were
 timed at: width 768, 4 blocks, audio 4 s x 4, text 128 x 16 (vocabulary 50 265), image 224 x 224 x 8. Times are CPU
 seconds of this process; a peak measurement stands before every step, so that a machine whose speed drifts is compared
 with itself. data2vec 2 draws 8, 8 and 16 masks a sample. Operations are those the method needs: visible tokens in the
-encoder, one teacher and one local pass for all masks, the decoder's last layers at hidden positions only.
+encoder, one teacher and one local pass for all masks, the decoder's last layers at hidden positions only. Memory that
+is freed stays in the process, as in every run on a CPU.
+
+The plain transcription is the slow reference of the tests (`tests/objectives/plain_v2.py`): copies for every mask,
+library convolutions over all tokens; its steps alternate with ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.models.audio.model import Data2VecAudioModel
@@ -38,6 +46,7 @@ from data2vec.objectives.config import Data2Vec2ObjectiveConfig, DecoderConfig, 
 from data2vec.objectives.masking import BeitBlockMask, BlockMask1d, BlockMask2d, RandomMask, SpanMask
 from data2vec.objectives.v1 import Data2VecObjective
 from data2vec.objectives.v2 import Data2Vec2Objective
+from data2vec.training.allocator import keep_freed_memory
 from data2vec.training.optim import Adam
 
 Objective = TypeVar("Objective", ObjectiveConfig, Data2Vec2ObjectiveConfig)
@@ -125,7 +134,7 @@ def v2_vision() -> Case:
     mask = masks(BlockMask2d(prob=0.8, adjust=0.07, length=3, inverse=True), rows * copies, (14, 14))
     embed = 2.0 * rows * patches * WIDTH * 3 * 16 * 16
     student = 3 * (visible(mask, 1) + decoder(objective.decoder, mask)) + 2 * embed
-    task = Data2Vec2Objective(Data2Vec2VisionModel(config), top(objective))
+    task = Data2Vec2Objective(Data2Vec2VisionModel(config), top(objective, BLOCKS - config.prenet_depth))
     batch = {"pixel_values": torch.randn(rows, 3, 224, 224), "mask": mask.view(rows, copies, -1)}
     return task, batch, student + blocks(rows, patches + 1) + embed
 
@@ -185,9 +194,9 @@ def masks(masker: Callable[..., np.ndarray], rows: int, size: int | tuple[int, i
     return torch.from_numpy(np.stack([masker(np.random.default_rng(row), size) for row in range(rows)]))
 
 
-def top(config: Objective) -> Objective:
+def top(config: Objective, layers: int = 3) -> Objective:
     """The published objective with the K of a four-block network."""
-    return replace(config, target=replace(config.target, layers=3))
+    return replace(config, target=replace(config.target, layers=layers))
 
 
 def peak(dtype: torch.dtype) -> float:
@@ -203,38 +212,112 @@ def peak(dtype: torch.dtype) -> float:
     return best
 
 
-def measure(case: Case, steps: int, precision: str) -> None:
-    """Time `steps` steps and print their median with the spread."""
+class Parts(TorchDispatchMode):
+    """CPU seconds of each kind of operation, forward and backward."""
+
+    KINDS: Mapping[str, tuple[str, ...]] = {
+        "matrix products": ("mm", "addmm", "addmm_"),
+        "convolutions": ("convolution", "convolution_backward"),
+        "attention": ("bmm", "_scaled_dot_product", "_softmax", "_safe_softmax"),
+        "GELU": ("gelu", "gelu_backward"),
+        "norms": ("native_layer_norm", "var_mean"),
+        "random numbers": ("bernoulli_", "randn", "native_dropout"),
+        "Adam and EMA": ("_fused_adamw_", "_foreach_lerp_", "_foreach_copy_"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run and time one operation."""
+        start = time.process_time()
+        out = func(*args, **kwargs or {})
+        self.seconds[self.kind(func.overloadpacket.__name__)] += time.process_time() - start
+        return out
+
+    def kind(self, name: str) -> str:
+        """What an operation counts as: by its whole name, or by how it begins."""
+        for kind, names in self.KINDS.items():
+            if name in names or (kind in ("attention", "norms") and name.startswith(names)):
+                return kind
+        return "copies, sums, gathers"
+
+
+def step(
+    task: Any,
+    batch: Mapping[str, Tensor],
+    optimizer: Adam,
+    loss: Callable[..., Tensor],
+    update: int,
+    dtype: torch.dtype,
+) -> list[float]:
+    """One step; the times at which its parts began, and its end."""
+    marks = [time.process_time()]
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        mean = loss(task, batch)
+    marks.append(time.process_time())
+    mean.backward()
+    marks.append(time.process_time())
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    marks.append(time.process_time())
+    task.after_step(update)
+    return [*marks, time.process_time()]
+
+
+def ours(task: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean loss of a step as the library computes it."""
+    out = task(batch)
+    mean: Tensor = out.loss_sum / out.count
+    return mean
+
+
+def plainly(task: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean loss of a step as its plain transcription computes it."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests" / "objectives"))
+    from plain_v2 import plain_loss  # type: ignore[import-not-found]
+
+    total, count = plain_loss(task, batch)
+    mean: Tensor = total / count
+    return mean
+
+
+def measure(case: Case, steps: int, precision: str, plain: bool, parts: bool) -> None:
+    """Time `steps` steps and print their median with the spread; those of the transcription; where the time goes."""
     task, batch, flops = case
     task.train()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     optimizer = Adam([p for p in task.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.01)
-    seconds, shares, parts = [], [], {"forward": 0.0, "backward": 0.0, "optimizer": 0.0, "ema": 0.0}
-    for step in range(steps + 1):
+    seconds, shares, means, slow = [], [], Counter[str](), []
+    for update in range(1, steps + 2):
         top_speed = peak(dtype)
-        marks = [time.process_time()]
-        with torch.autocast("cpu", dtype) if precision == "bf16" else nullcontext():
-            out = task(batch)
-        marks.append(time.process_time())
-        (out.loss_sum / out.count).backward()
-        marks.append(time.process_time())
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        marks.append(time.process_time())
-        task.after_step(step + 1)
-        marks.append(time.process_time())
-        if step == 0:
+        marks = step(task, batch, optimizer, ours, update, dtype)
+        other = step(task, batch, optimizer, plainly, update, dtype) if plain else marks
+        if update == 1:
             continue  # warm-up: memory is taken, kernels are chosen
         seconds.append(marks[-1] - marks[0])
+        slow.append(other[-1] - other[0])
         shares.append(flops * 1e-9 / seconds[-1] / top_speed)
-        for name, start, end in zip(parts, marks, marks[1:], strict=False):
-            parts[name] += (end - start) / steps
+        for name, start, end in zip(("forward", "backward", "optimizer", "ema"), marks, marks[1:], strict=False):
+            means[name] += (end - start) / steps
     middle = statistics.median(seconds)
     print(
         f"{middle:7.3f} s  ({min(seconds):.3f} .. {max(seconds):.3f})  {flops * 1e-9:7.0f} GFLOP  "
         f"{flops * 1e-9 / middle:6.1f} GFLOP/s  {100 * statistics.median(shares):5.1f} % of peak "
-        f"({100 * min(shares):.1f} .. {100 * max(shares):.1f})  " + "  ".join(f"{k} {v:.3f}" for k, v in parts.items())
+        f"({100 * min(shares):.1f} .. {100 * max(shares):.1f})  " + "  ".join(f"{k} {v:.3f}" for k, v in means.items())
     )
+    if plain:
+        print(
+            f"    plain: {statistics.median(slow):.3f} s  ({min(slow):.3f} .. {max(slow):.3f})  "
+            f"{statistics.median(slow) / middle:.2f} times ours"
+        )
+    if parts:
+        with Parts() as timed:
+            marks = step(task, batch, optimizer, ours, steps + 2, dtype)
+        rest = marks[-1] - marks[0] - timed.seconds.total()
+        for name, spent in [*timed.seconds.most_common(), ("autograd and Python", rest)]:
+            print(f"    {name:22s} {spent:7.3f} s  {100 * spent / (marks[-1] - marks[0]):5.1f} %")
 
 
 def main() -> None:
@@ -244,14 +327,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--plain", action="store_true", help="time the plain transcription too (data2vec 2 only)")
+    parser.add_argument("--parts", action="store_true", help="one more step: where its time goes")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as every run does
     capability = torch.backends.cpu.get_cpu_capability()
     print(f"torch {torch.__version__}, {capability}, {args.threads} thread, {args.precision}")
     for name in args.cases:
         torch.manual_seed(0)
         print(f"{name:9s}", end="  ", flush=True)
-        measure(CASES[name](), args.steps, args.precision)
+        plain = args.plain and name.startswith("v2")
+        measure(CASES[name](), args.steps, args.precision, plain, args.parts)
 
 
 if __name__ == "__main__":
