@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,10 @@ from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.models.audio.model import Data2VecAudioModel
 from data2vec.models.text.config import Data2VecTextConfig
 from data2vec.models.text.model import Data2VecTextModel
+from data2vec.models.v2.audio import Data2Vec2AudioModel
+from data2vec.models.v2.config import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
+from data2vec.models.v2.text import Data2Vec2TextModel
+from data2vec.models.v2.vision import Data2Vec2VisionModel
 from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.models.vision.model import Data2VecVisionModel
 from data2vec.processing.audio import Wav2Vec2FeatureExtractor
@@ -53,6 +58,32 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     Data2VecVisionModel(vision).save_pretrained(root / "vision")
     BeitImageProcessor(size=16).save_pretrained(root / "vision")
     return {name: root / name for name in ("audio", "text", "vision")}
+
+
+@pytest.fixture(scope="session")
+def encoders2(encoders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same of data2vec 2."""
+    root = tmp_path_factory.mktemp("encoders2")
+    for name, folder in encoders.items():
+        shutil.copytree(folder, root / name)
+        (root / name / "model.safetensors").unlink()
+    torch.manual_seed(0)
+    more = {"prenet_depth": 1, "prenet_dropout": 0.0}
+    audio = Data2Vec2AudioConfig(
+        **SIZE, **more, conv_dim=(16,) * 7, num_conv_pos_embeddings=1, conv_pos_kernel_size=3, layerdrop=0.0,
+        num_conv_pos_embedding_groups=2, mask_time_min_masks=0,
+    )  # fmt: skip
+    Data2Vec2AudioModel(audio).save_pretrained(root / "audio")
+    old = Data2VecTextConfig.from_pretrained(encoders["text"])
+    ids = {name: getattr(old, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    text = Data2Vec2TextConfig(**SIZE, **more, vocab_size=old.vocab_size, max_position_embeddings=34, **ids)
+    Data2Vec2TextModel(text).save_pretrained(root / "text")
+    vision = Data2Vec2VisionConfig(
+        **{**SIZE, "num_hidden_layers": 4}, **more, image_size=16, patch_size=4, pool_scales=(1, 2),
+        auxiliary_channels=8,
+    )  # fmt: skip
+    Data2Vec2VisionModel(vision).save_pretrained(root / "vision")
+    return {name: root / name for name in encoders}
 
 
 def tone(pitch: float, seconds: float, rng: np.random.Generator) -> np.ndarray:

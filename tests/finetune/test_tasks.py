@@ -103,3 +103,35 @@ def test_from_files_to_a_score_and_an_answer(
     assert main(["predict", str(tmp_path / "run"), given, "--jsonl"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert len(answer) > 1
+
+
+ONLY_VERSION_1 = {"fill-mask", "causal-lm"}
+
+
+@pytest.mark.parametrize("task", [task for task in RUNS if task not in ONLY_VERSION_1])
+def test_data2vec_2_does_the_task(
+    task: str, encoders2: dict[str, Path], labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RUNS[task]
+    data, out = labelled / run.data, tmp_path / "run"
+    assert finetune(task, data, encoders2[run.modality], out, *run.more.split(), "--train.updates", "2") == 0
+    kind = json.loads((out / "model/config.json").read_text())["model_type"]
+    assert (kind, task_of(out / "model")) == (f"data2vec2-{run.modality}", task)
+    capsys.readouterr()
+    assert main(["evaluate", task, str(data), "--model", str(out), "--out", str(tmp_path / "again"), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    written = json.loads((out / "evaluation/scores.json").read_text())
+    assert scores.keys() == written.keys()
+    assert scores[run.metric] == pytest.approx(written[run.metric], rel=1e-5)
+    given = str(labelled / run.given) if run.modality != "text" else run.given
+    assert main(["predict", str(out), given, "--jsonl"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) > 1
+
+
+@pytest.mark.parametrize("task", sorted(ONLY_VERSION_1))
+def test_data2vec_2_has_no_language_model(
+    task: str, encoders2: dict[str, Path], labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(task, labelled / RUNS[task].data, encoders2["text"], tmp_path / "run") == 2
+    assert "type 'data2vec2-text'; this task needs data2vec-text" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -47,13 +47,14 @@ def main(argv: Sequence[str]) -> None:
     default = Arguments(tyro.MISSING, tyro.MISSING, data=config.data)
     arguments = parse(Arguments, argv[1:], prog=f"data2vec evaluate {argv[0]}", default=default)
 
+    from data2vec.tasks.report import known
     from data2vec.training.finetune import evaluate_model  # loads torch: not for --help
 
     out = arguments.out or arguments.model / "evaluation"
     config = replace(config, data=arguments.data)
     scores = evaluate_model(arguments.data_path, arguments.model, config, out, decode=arguments.decode)
     if arguments.json:
-        print(json.dumps(scores))
+        print(json.dumps(known(scores)))
     else:
         width = max(map(len, scores))
         print("\n".join(f"{name:<{width}}  {value:.4f}" for name, value in scores.items()))

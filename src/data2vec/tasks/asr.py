@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data2vec.auto import AUDIO2
 from data2vec.data.audio import Sample
 from data2vec.data.labelled.audio import read_transcripts
 from data2vec.data.labelled.example import Example, Read
@@ -22,12 +23,13 @@ from data2vec.evaluation.transcripts import error_rate
 from data2vec.hub import resolve
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.audio.heads import Data2VecAudioForCTC
+from data2vec.models.v2.heads import Data2Vec2AudioForCTC
 from data2vec.processing.audio import Wav2Vec2FeatureExtractor
 from data2vec.processing.ctc import Wav2Vec2CTCTokenizer
 from data2vec.processing.speech import Wav2Vec2Processor
 from data2vec.tasks.clips import FILLS, clip_length, frame_rows, join_frames, read_clip, read_window, windows
 from data2vec.tasks.config import AugmentConfig, DecodeConfig, LabelledConfig
-from data2vec.tasks.task import Item, Prediction, Rng, load_model
+from data2vec.tasks.task import Item, Prediction, Rng, load_model, model_type
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 _UNITS = "label_units"
@@ -37,7 +39,10 @@ _UNITS = "label_units"
 class SpeechRecognition:
     """What is said, and when."""
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-audio": Data2VecAudioForCTC}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-audio": Data2VecAudioForCTC,
+        "data2vec2-audio": Data2Vec2AudioForCTC,
+    }
     fills = FILLS
     own_loss = False
 
@@ -68,6 +73,8 @@ class SpeechRecognition:
         """An encoder with a new head for the symbols of the training transcripts; or a recogniser as it is."""
         tokenizer = _own_tokenizer(source) or build_tokenizer(train, data)
         fields = {"ctc_loss_reduction": "sum", "pad_token_id": tokenizer.pad_token_id, **fields}
+        if model_type(source) == AUDIO2:  # hides frames, not channels: the recipes' channel masks are data2vec 1's
+            fields["mask_feature_prob"] = 0.0
         vocab_size = max(tokenizer.get_vocab().values()) + 1
         model = load_model(cls.classes, source, scratch=scratch, vocab_size=vocab_size, **fields)
         if data.phones:

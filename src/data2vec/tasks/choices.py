@@ -16,6 +16,7 @@ from data2vec.data.labelled.text import Choices, read_choices
 from data2vec.errors import BadSample, UserError
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.text.heads import Data2VecTextForMultipleChoice
+from data2vec.models.v2.heads import Data2Vec2TextForMultipleChoice
 from data2vec.processing.text import RobertaTokenizer
 from data2vec.tasks.config import AugmentConfig, LabelledConfig
 from data2vec.tasks.sentences import load_tokenizer, longest, text_fills
@@ -25,7 +26,10 @@ from data2vec.tasks.task import Item, Prediction, Rng, load_model, mean_loss, ro
 class MultipleChoice:
     """One score an option; the highest is the answer."""
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-text": Data2VecTextForMultipleChoice}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-text": Data2VecTextForMultipleChoice,
+        "data2vec2-text": Data2Vec2TextForMultipleChoice,
+    }
     metric = "accuracy"
     own_loss = False
 

@@ -20,6 +20,7 @@ from data2vec.errors import BadSample
 from data2vec.evaluation.metrics import Confusion
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.audio.heads import Data2VecAudioForSequenceClassification
+from data2vec.models.v2.heads import Data2Vec2AudioForSequenceClassification
 from data2vec.processing.audio import Wav2Vec2FeatureExtractor
 from data2vec.processing.waveform import Wave, audio_info, load_waveform, resample
 from data2vec.tasks.classify import Answers
@@ -100,7 +101,10 @@ def disturb(wave: Wave, augment: AugmentConfig, rng: np.random.Generator) -> Wav
 class AudioClassification:
     """One class a clip: a word, a speaker, a language, an emotion."""
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-audio": Data2VecAudioForSequenceClassification}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-audio": Data2VecAudioForSequenceClassification,
+        "data2vec2-audio": Data2Vec2AudioForSequenceClassification,
+    }
     fills = FILLS
     own_loss = False
 

@@ -22,6 +22,7 @@ from data2vec.evaluation.metrics import Confusion, ratio
 from data2vec.evaluation.speakers import Diarization, diarization
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.audio.heads import Data2VecAudioForAudioFrameClassification
+from data2vec.models.v2.heads import Data2Vec2AudioForAudioFrameClassification
 from data2vec.processing.audio import Wav2Vec2FeatureExtractor
 from data2vec.tasks.clips import clip_length, frame_rows, join_frames, read_window, windows
 from data2vec.tasks.config import AugmentConfig, LabelledConfig
@@ -42,7 +43,10 @@ class AudioFrames:
     1607.00325; EEND, arXiv 1909.05952).
     """
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-audio": Data2VecAudioForAudioFrameClassification}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-audio": Data2VecAudioForAudioFrameClassification,
+        "data2vec2-audio": Data2Vec2AudioForAudioFrameClassification,
+    }
     fills: Mapping[str, float] = {"input_values": 0.0, "labels": _UNLABELLED}
     own_loss = True
 

@@ -18,6 +18,7 @@ from data2vec.data.vision import flip, random_resized_crop, shift
 from data2vec.errors import BadSample
 from data2vec.evaluation.metrics import Confusion
 from data2vec.modeling import PreTrainedModel
+from data2vec.models.v2.heads import Data2Vec2VisionForImageClassification
 from data2vec.models.vision.heads import Data2VecVisionForImageClassification
 from data2vec.processing.pixels import load_image
 from data2vec.processing.vision import BeitImageProcessor
@@ -45,7 +46,10 @@ def vary(image: Image.Image, size: int, augment: AugmentConfig, rng: np.random.G
 class ImageClassification:
     """One class a picture."""
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-vision": Data2VecVisionForImageClassification}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-vision": Data2VecVisionForImageClassification,
+        "data2vec2-vision": Data2Vec2VisionForImageClassification,
+    }
     fills: Mapping[str, float] = {}
     own_loss = False
 

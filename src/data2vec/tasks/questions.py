@@ -19,6 +19,7 @@ from data2vec.errors import BadSample, UserError
 from data2vec.evaluation.spans import exact_match, overlap_f1
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.text.heads import Data2VecTextForQuestionAnswering
+from data2vec.models.v2.heads import Data2Vec2TextForQuestionAnswering
 from data2vec.processing.text import RobertaTokenizer
 from data2vec.tasks.config import AugmentConfig, LabelledConfig
 from data2vec.tasks.sentences import load_tokenizer, longest, text_fills
@@ -42,7 +43,10 @@ class Window:
 class QuestionAnswering:
     """The stretch of a text that answers a question."""
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-text": Data2VecTextForQuestionAnswering}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-text": Data2VecTextForQuestionAnswering,
+        "data2vec2-text": Data2Vec2TextForQuestionAnswering,
+    }
     metric = "f1"
     own_loss = False
 

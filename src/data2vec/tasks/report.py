@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,18 @@ th{border-bottom:1px solid #999}.n{text-align:right}.wrong{background:#fbe9e7}h2
 def write_evaluation(task: Downstream, found: Evaluation, folder: Path) -> None:
     """Write ``scores.json``, ``predictions.jsonl`` and ``report.html``."""
     folder.mkdir(parents=True, exist_ok=True)
-    scores = {name: None if math.isnan(value) else value for name, value in found.scores.items()}
-    (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    (folder / "scores.json").write_text(json.dumps(known(found.scores), indent=2) + "\n", encoding="utf-8")
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for example, prediction in zip(found.examples, found.predictions, strict=True):
             said = {name: value for name, value in prediction.items() if not isinstance(value, np.ndarray)}
             row = {**said, "target": plain(example.target)}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     (folder / "report.html").write_text(page(task, found), encoding="utf-8")
+
+
+def known(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Scores as JSON has them: null for what the examples do not say."""
+    return {name: None if math.isnan(value) else value for name, value in scores.items()}
 
 
 def plain(value: Any) -> Any:

@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data2vec.auto import AutoConfig
 from data2vec.data.audio import Sample
 from data2vec.data.labelled.example import Example, Read
 from data2vec.data.labelled.images import Palette, read_masks, read_palette
 from data2vec.errors import BadSample, UserError
 from data2vec.evaluation.metrics import Confusion, pixel_confusion
 from data2vec.modeling import PreTrainedModel
+from data2vec.models.v2.heads import Data2Vec2VisionForSemanticSegmentation
 from data2vec.models.vision.heads import Data2VecVisionForSemanticSegmentation
 from data2vec.outputs import SemanticSegmenterOutput
 from data2vec.processing.pixels import BICUBIC
@@ -39,13 +41,17 @@ class SemanticSegmentation:
     that size at half to twice the scale, mirrored in half of the cases. Answers have the size of the file.
     """
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-vision": Data2VecVisionForSemanticSegmentation}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-vision": Data2VecVisionForSemanticSegmentation,
+        "data2vec2-vision": Data2Vec2VisionForSemanticSegmentation,
+    }
     fills: Mapping[str, float] = {}
     metric = "mean_iou"
     own_loss = False
 
     def __init__(self, model: PreTrainedModel, processor: BeitImageProcessor) -> None:
         self.model, self.processor = model, processor
+        model.register_forward_pre_hook(_any_size, with_kwargs=True)
         self.names = label_names(model)
         self.ignored = int(model.config.extra.get(_PALETTE, _IGNORED))
         size = processor.size
@@ -175,6 +181,11 @@ class SemanticSegmentation:
         self.processor.save_pretrained(folder)
 
 
+def _any_size(_: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A forward pass that stretches absolute positions over pictures of another size than the model's."""
+    return positional, {**named, "interpolate_pos_encoding": True}
+
+
 def _palette(train: Sequence[Example]) -> Palette:
     """The classes that the data name, or those that occur in the training maps."""
     folder = Path(train[0].target)
@@ -193,7 +204,5 @@ def _palette(train: Sequence[Example]) -> Palette:
 
 def _blocks(source: str | Path) -> dict[str, Any]:
     """Four blocks for the head to read, evenly spread, where the model is not as deep as the published ones."""
-    from data2vec.models.vision.config import Data2VecVisionConfig
-
-    depth = Data2VecVisionConfig.from_pretrained(source).num_hidden_layers
+    depth = AutoConfig.from_pretrained(source).num_hidden_layers
     return {} if depth >= 12 else {"out_indices": tuple(max(0, round(depth * part / 4) - 1) for part in (1, 2, 3, 4))}

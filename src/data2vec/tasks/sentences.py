@@ -16,6 +16,7 @@ from data2vec.errors import BadSample, UserError
 from data2vec.evaluation.metrics import Confusion
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.text.heads import Data2VecTextForSequenceClassification
+from data2vec.models.v2.heads import Data2Vec2TextForSequenceClassification
 from data2vec.processing.text import RobertaTokenizer
 from data2vec.tasks.classify import Answers
 from data2vec.tasks.clips import classification_loss
@@ -46,7 +47,10 @@ def longest(model: PreTrainedModel, wanted: int = 0) -> int:
 class TextClassification:
     """A class, several labels or a value, of a text or a pair of texts."""
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-text": Data2VecTextForSequenceClassification}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-text": Data2VecTextForSequenceClassification,
+        "data2vec2-text": Data2Vec2TextForSequenceClassification,
+    }
     own_loss = False
 
     def __init__(self, model: PreTrainedModel, tokenizer: RobertaTokenizer, data: LabelledConfig | None = None) -> None:

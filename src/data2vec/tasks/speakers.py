@@ -17,6 +17,7 @@ from data2vec.errors import BadSample, UserError
 from data2vec.evaluation.speakers import detection_cost, equal_error_rate
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.audio.heads import Data2VecAudioForXVector
+from data2vec.models.v2.heads import Data2Vec2AudioForXVector
 from data2vec.processing.audio import Wav2Vec2FeatureExtractor
 from data2vec.tasks.classify import Answers
 from data2vec.tasks.clips import FILLS, clip_length, read_clip
@@ -27,7 +28,10 @@ from data2vec.tasks.task import Item, Prediction, Rng, load_model, mean_loss, ro
 class SpeakerVerification:
     """An embedding a recording, trained to tell the training speakers apart, compared by cosine."""
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-audio": Data2VecAudioForXVector}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-audio": Data2VecAudioForXVector,
+        "data2vec2-audio": Data2Vec2AudioForXVector,
+    }
     fills = FILLS
     metric = "eer"
     own_loss = False

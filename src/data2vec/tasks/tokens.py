@@ -17,6 +17,7 @@ from data2vec.evaluation.metrics import Confusion
 from data2vec.evaluation.spans import span_f1, spans
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.text.heads import Data2VecTextForTokenClassification
+from data2vec.models.v2.heads import Data2Vec2TextForTokenClassification
 from data2vec.processing.text import RobertaTokenizer
 from data2vec.tasks.config import AugmentConfig, LabelledConfig
 from data2vec.tasks.sentences import load_tokenizer, longest, text_fills
@@ -28,7 +29,10 @@ _IGNORED = -100
 class TokenClassification:
     """A tag a word, read from the word's first piece. A long sentence is several rows."""
 
-    classes: Mapping[str, type[PreTrainedModel]] = {"data2vec-text": Data2VecTextForTokenClassification}
+    classes: Mapping[str, type[PreTrainedModel]] = {
+        "data2vec-text": Data2VecTextForTokenClassification,
+        "data2vec2-text": Data2Vec2TextForTokenClassification,
+    }
     own_loss = False
 
     def __init__(self, model: PreTrainedModel, tokenizer: RobertaTokenizer, data: LabelledConfig | None = None) -> None:

@@ -15,7 +15,7 @@ from data2vec.errors import UserError
 from data2vec.training.config import OptimConfig
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
-_FRONT = re.compile(r"(?:^|\.)(?:frontend|positions|token_types|cls_token|mask_embedding)(?:\.|$)")
+_FRONT = re.compile(r"(?:^|\.)(?:frontend|positions|token_types|cls_token|extra_tokens|mask_embedding)(?:\.|$)")
 
 
 class Adam(torch.optim.Optimizer):
