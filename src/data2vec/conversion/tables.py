@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from data2vec.conversion.errors import CheckpointError
+from data2vec.conversion.tensor_files import release
 
 Row = tuple[str, str]
 
@@ -109,6 +110,8 @@ def fuse_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names = [name.replace(".attention.q_proj.", f".attention.{letter}_proj.") for letter in "qkv"]
         if len(set(names)) == 3 and all(n in tensors for n in names):
             fused[name.replace(".q_proj.", ".qkv.")] = torch.cat([tensors[n] for n in names])
+            for part in names:
+                release(tensors[part])
         elif not (".attention.k_proj." in name or ".attention.v_proj." in name) or not _is_fused(name, tensors):
             fused[name] = tensor
     return fused

@@ -1,17 +1,18 @@
-"""Safetensors files and sharded folders: read with every claim checked first, written tensor by tensor."""
+"""Safetensors files and sharded folders, read with every claim checked first; files written tensor by tensor."""
 
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import mmap
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -21,7 +22,7 @@ from data2vec.conversion.torch_files import read_torch_file
 
 _MAX_HEADER = 100_000_000  # the format's own limit
 _MAX_INDEX = 64 << 20
-_MADV_PAGEOUT = 21  # linux/mman.h, since 5.4
+_ABSENT, _PRESENT_FILE = 0b000, 0b101  # bits 63 present, 62 swapped, 61 of a file: admin-guide/mm/pagemap.rst
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -121,7 +122,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
             file.write(_raw(tensors[name]))
-            _release(tensors[name])
+            release(tensors[name])
     os.replace(partial, path)
 
 
@@ -136,15 +137,46 @@ def _raw(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
-def _release(tensor: Tensor) -> None:
-    """Let the kernel take back the pages of a tensor that has been written; touched again, they come from the file.
+def write_torch_file(path: Path, content: Any) -> None:
+    """`torch.save`, whose peak is the largest tensor. The file appears under its name when it is complete."""
+    partial = path.with_name(f"{path.name}.partial")
+    with _Releasing(partial.open("wb", buffering=0)) as file:
+        torch.save(content, file)
+    os.replace(partial, path)
 
-    Mapped pages count as resident memory: without this the peak is the whole file.
+
+class _Releasing(io.BufferedWriter):
+    """A file that releases the memory it was given; `torch.save` hands it every tensor's as it is, in one piece."""
+
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        if written >= mmap.PAGESIZE:
+            _release_range(np.frombuffer(data, np.uint8).ctypes.data, written)
+        return written
+
+
+def release(tensor: Tensor) -> None:
+    """Take a tensor of a mapped file, which is done with for now, out of resident memory."""
+    if tensor.device.type == "cpu" and tensor.is_contiguous():
+        _release_range(tensor.data_ptr(), tensor.nbytes)
+
+
+def _release_range(start: int, size: int) -> None:
+    """Unmap the pages of a tensor that has been written; touched again, they come from the file's cache.
+
+    Mapped pages count as resident memory: without this the peak is the whole file. Only where every page still is the
+    file's: a private page (memory of our own, or a tensor that was changed) would lose what it holds. Linux only.
     """
-    if sys.platform == "linux" and tensor.device.type == "cpu" and tensor.is_contiguous():
-        start = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
-        length = tensor.data_ptr() + tensor.nbytes - start
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_PAGEOUT)  # a hint: may fail
+    first, last = start // mmap.PAGESIZE, (start + size - 1) // mmap.PAGESIZE + 1
+    try:
+        with open("/proc/self/pagemap", "rb", buffering=0) as file:  # 8 bytes a page
+            file.seek(first * 8)
+            states = np.frombuffer(file.read((last - first) * 8), np.uint64) >> np.uint64(61)
+    except OSError:
+        return
+    if len(states) == last - first and np.isin(states, (_ABSENT, _PRESENT_FILE)).all():
+        place, length = ctypes.c_void_p(first * mmap.PAGESIZE), ctypes.c_size_t((last - first) * mmap.PAGESIZE)
+        ctypes.CDLL(None).madvise(place, length, mmap.MADV_DONTNEED)
 
 
 def _read_shards(index: Path) -> tuple[dict[str, Tensor], dict[str, int]]:

@@ -17,7 +17,7 @@ from data2vec.conversion.layouts import layout_of
 from data2vec.conversion.loading import REPORT_FILE
 from data2vec.conversion.originals import CTC_MODEL, MULTI_MODEL, VISION, Original
 from data2vec.conversion.tables import fuse_qkv
-from data2vec.conversion.tensor_files import write_safetensors
+from data2vec.conversion.tensor_files import write_safetensors, write_torch_file
 from data2vec.conversion.values import Settings
 from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.nn.positions import relative_position_index
@@ -54,9 +54,7 @@ def write_original(checkpoint: Checkpoint, path: Path) -> None:
         CheckpointError: the model has something for which the original has no place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    torch.save(original_content(checkpoint), partial)
-    partial.replace(path)
+    write_torch_file(path, original_content(checkpoint))
 
 
 def original_content(checkpoint: Checkpoint) -> dict[str, Any]:
