@@ -90,6 +90,17 @@ def test_batches_hold_like_lengths_in_an_order_that_changes() -> None:
     )
 
 
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=60), st.integers(400, 4000), st.floats(0.01, 0.5))
+def test_no_row_outside_a_batch_would_fit_better(sizes: list[int], budget: int, ratio: float) -> None:
+    """What keeps padding low: a batch is a stretch of the samples sorted by length, lengths within the ratio equal."""
+    lengths = np.array(sizes)
+    for batch in sampler(sizes, budget, bucket_ratio=ratio).batches(0):
+        inside = lengths[batch.indices]
+        outside = np.delete(lengths, batch.indices)
+        between = outside[(outside > inside.min() * (1 + ratio)) & (outside * (1 + ratio) < inside.max())]
+        assert not len(between)
+
+
 def test_exact_sorting_is_that_of_the_original() -> None:
     """Slow reference: descending lengths, a new batch when one more row would break the budget (`batch_by_size`)."""
     sizes = np.random.default_rng(1).permutation(np.arange(100, 400)).tolist()
