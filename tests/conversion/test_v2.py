@@ -167,6 +167,78 @@ def test_legacy_keys_are_dropped_with_a_reason(oracle_dir: Path, tmp_path: Path)
     assert not [why for why in found.report.dropped.values() if "unknown" in why]
 
 
+def round_trip(made: Dump, folder: Path) -> Checkpoint:
+    """A file of the original through ours and back, bit for bit; gives ours."""
+    torch.save(made, folder / "variant.pt")
+    report = convert(folder / "variant.pt", folder / "ours", check=True)
+    assert not [name for name in report.dropped if not name.startswith("(")]
+    convert(folder / "ours", folder / "back.pt", to="fairseq", check=True)
+    back = read_torch_file(folder / "back.pt").content["model"]
+    weights = {name: value for name, value in made["model"].items() if name != "_ema"}
+    assert set(back) - {"_ema"} == set(weights)
+    assert all(same_bits(back[name], weights[name]) for name in weights)
+    return load_checkpoint(folder / "ours")
+
+
+def test_patches_embedded_at_another_width(oracle_dir: Path, tmp_path: Path) -> None:
+    """`local_encoder.0.proj` and a linear map `local_encoder.1`: together one linear map, as in the plain file."""
+    dump = read_dump(oracle_dir, "image", 2)
+    stem = "modality_encoders.IMAGE.local_encoder."
+    kernel, wide = torch.randn(20, 3, 8, 8), torch.randn(48, 20)
+    bias, shift = torch.randn(20), torch.randn(48)
+    both = {"0.proj.weight": kernel, "0.proj.bias": bias, "1.weight": wide, "1.bias": shift}
+    absent = {f"{stem}proj.weight": None, f"{stem}proj.bias": None, "_ema": None}
+    found = round_trip(variant(dump, "image", {**absent, **{stem + n: t for n, t in both.items()}}), tmp_path)
+    config: Any = found.config
+    assert (config.patch_embed_dim, config.hidden_size) == (20, 48)
+    one = {"weight": torch.einsum("oi,ichw->ochw", wide, kernel), "bias": wide @ bias + shift}
+    torch.save(variant(dump, "image", {f"{stem}proj.{n}": t for n, t in one.items()}), tmp_path / "plain.pt")
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = load_checkpoint(tmp_path / "plain.pt").model()(pixels).last_hidden_state
+        close(found.model()(pixels).last_hidden_state, expected)
+
+
+def test_norm_in_front_of_the_positional_convolutions(oracle_dir: Path, tmp_path: Path) -> None:
+    """`conv_pos_pre_ln` moves the convolutions one level down and puts a norm of its own at 0."""
+    dump = read_dump(oracle_dir, "audio", 2)
+    stem = "modality_encoders.AUDIO.relative_positional_encoder."
+    made = content(dump, "audio")
+    model = {n.replace(stem, f"{stem}1."): t for n, t in made["model"].items() if n != "_ema"}
+    gain, shift = torch.randn(48), torch.randn(48)
+    made["model"] = OrderedDict({**model, f"{stem}0.weight": gain, f"{stem}0.bias": shift})
+    found = round_trip(made, tmp_path)
+    assert found.config.conv_pos_pre_norm
+    ours: Any = found.model()
+    with torch.no_grad():
+        tokens = ours.embed({"input_values": dump["cases"]["base"]["source"]})
+        x = tokens.features
+        normed = torch.nn.functional.layer_norm(x, (48,), gain, shift, 1e-5)
+        placed = x + ours.encoder.positions(normed)
+        seen: list[Tensor] = []
+        ours.encoder.norm.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+        ours.contextualize(tokens)
+        assert float((placed - x - ours.encoder.positions(x)).abs().max()) > 0.01
+    close(seen[0], placed)
+
+
+@pytest.mark.parametrize(
+    ("modality", "absent", "option"),
+    [
+        ("audio", r"local_encoder.conv_layers.0.2.1.", "extractor_mode"),
+        ("image", "fixed_positional_encoder.positions", "fixed_positions"),
+    ],
+)
+def test_options_without_a_place_are_refused_by_name(
+    oracle_dir: Path, tmp_path: Path, modality: str, absent: str, option: str
+) -> None:
+    made = content(read_dump(oracle_dir, modality, 2), modality)
+    made["model"] = OrderedDict((n, t) for n, t in made["model"].items() if absent not in n)
+    torch.save(made, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=option):
+        load_checkpoint(tmp_path / "a.pt")
+
+
 def fine_tuned(dump: Dump, modality: str) -> tuple[Dump, dict[str, Tensor]]:
     """As `wav2vec_ctc`, `mae_image_classification` and `data2vec2_text_classification` save them."""
     width = dump["config"]["embed_dim"]

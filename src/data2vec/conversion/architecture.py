@@ -61,6 +61,8 @@ def infer(
 
 def _audio(tensors: Tensors, settings: Settings, given: Given, notes: Notes) -> dict[str, Any]:
     convs = count_layers(tensors, "frontend.convs.{}.conv.weight")
+    if "frontend.convs.0.norm.weight" not in tensors:
+        raise CheckpointError("extractor_mode=default: data2vec's feature extractor has a layer norm a layer, not this")
     kernels = [tensors[f"frontend.convs.{i}.conv.weight"] for i in range(convs)]
     width = tensors["frontend.projection.weight"].shape[0]
     positions = count_layers(tensors, "encoder.positions.{}.conv.weight")
@@ -189,7 +191,11 @@ def _multi_text(tensors: Tensors, settings: Settings, given: Given, notes: Notes
 
 
 def _multi_vision(tensors: Tensors, settings: Settings, given: Given, notes: Notes) -> dict[str, Any]:
-    width, channels, *patch = tensors["frontend.projection.weight"].shape
+    inner, channels, *patch = tensors["frontend.projection.weight"].shape
+    widening = tensors.get("frontend.widening.weight")
+    width = inner if widening is None else widening.shape[0]
+    if "encoder.fixed_positions" not in tensors:
+        raise CheckpointError("fixed_positions=false: an image model without positions is not supported")
     side = int(tensors["encoder.fixed_positions"].shape[1] ** 0.5)
     if side**2 != tensors["encoder.fixed_positions"].shape[1] and "image_size" not in given:
         raise CheckpointError(f"{side**2} positions fit no square image: give image_size")
@@ -199,6 +205,7 @@ def _multi_vision(tensors: Tensors, settings: Settings, given: Given, notes: Not
         "hidden_size": width,
         "num_attention_heads": head_count(width, settings.whole("num_heads"), given, notes),
         "num_channels": channels,
+        "patch_embed_dim": None if widening is None else inner,
         "patch_size": square(patch),
         "image_size": square([side * patch[0], side * patch[1]]),
         "layer_norm_eps": 1e-6,

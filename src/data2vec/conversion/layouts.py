@@ -9,6 +9,7 @@ from data2vec.configuration import PretrainedConfig
 from data2vec.conversion.errors import CheckpointError
 from data2vec.conversion.multi import multi_layout, recognize_multi
 from data2vec.conversion.originals import AUDIO, TEXT, VISION, Original, bare_name
+from data2vec.models.v2.config import Data2Vec2AudioConfig, Data2Vec2TextConfig, Data2Vec2VisionConfig
 
 _FIRST = {layout.modality: layout for layout in (AUDIO, TEXT, VISION)}
 
@@ -40,5 +41,12 @@ def layout_of(modality: str, version: int, config: PretrainedConfig, predictor: 
     """The original layout that holds such a model."""
     if version == 1:
         return _FIRST[modality]
-    prenet, depth = config.prenet_depth, config.num_hidden_layers  # type: ignore[attr-defined]
-    return multi_layout(modality, prenet, depth, deep_projection="projection.2.weight" in predictor)
+    assert isinstance(config, Data2Vec2AudioConfig | Data2Vec2TextConfig | Data2Vec2VisionConfig)
+    return multi_layout(
+        modality,
+        config.prenet_depth,
+        config.num_hidden_layers,
+        deep_projection="projection.2.weight" in predictor,
+        position_norm=isinstance(config, Data2Vec2AudioConfig) and config.conv_pos_pre_norm,
+        widened=isinstance(config, Data2Vec2VisionConfig) and config.patch_embed_dim is not None,
+    )

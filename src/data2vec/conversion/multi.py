@@ -37,6 +37,11 @@ _LOCAL: dict[str, list[Row]] = {
         ("local_encoder.layernorm_embedding", "frontend.norm"),
     ],
 }
+_WIDENED: list[Row] = [
+    ("local_encoder.0.proj", "frontend.projection"),
+    ("local_encoder.1", "frontend.widening"),
+    ("fixed_positional_encoder.positions", "encoder.fixed_positions"),
+]
 _HEADS: dict[str, list[Row]] = {
     "audio": [("w2v_encoder.proj", "lm_head")],
     "vision": [("fc_norm", "pooler"), ("head", "classifier")],
@@ -49,7 +54,9 @@ _GONE = {
 }
 
 
-def multi_layout(modality: str, prenet: int, depth: int, *, deep_projection: bool) -> Original:
+def multi_layout(
+    modality: str, prenet: int, depth: int, *, deep_projection: bool, position_norm: bool = False, widened: bool = False
+) -> Original:
     """The layout of one data2vec 2 model.
 
     Args:
@@ -57,6 +64,8 @@ def multi_layout(modality: str, prenet: int, depth: int, *, deep_projection: boo
         prenet: blocks of the modality.
         depth: all blocks.
         deep_projection: the decoder ends in two linear layers, not one.
+        position_norm: speech, a norm in front of the positional convolutions (`conv_pos_pre_ln`).
+        widened: images, patches are embedded at another width than the model's.
     """
     original = {ours: theirs for theirs, ours in _MODALITIES.items()}[modality]
     stem = f"modality_encoders.{original}."
@@ -65,14 +74,18 @@ def multi_layout(modality: str, prenet: int, depth: int, *, deep_projection: boo
     ]
     blocks = [(f"{place}.{a}", f"encoder.blocks.{i}.{b}") for i, place in enumerate(places) for a, b in _BLOCK]
     own = len(_BLOCK) * prenet
-    convolutions = [(f"{stem}relative_positional_encoder.{i + 1}.0", f"encoder.positions.{i}.conv") for i in range(32)]
+    relative = f"{stem}relative_positional_encoder"
+    stack = f"{relative}.1" if position_norm else relative
+    convolutions = [(f"{stack}.{i + 1}.0", f"encoder.positions.{i}.conv") for i in range(32)]
+    convolutions = [*([(f"{relative}.0", "encoder.position_norm")] if position_norm else []), *convolutions]
+    local = _WIDENED if widened else _LOCAL[modality]
     ends = [0, 2] if deep_projection else [0]
     projection = [(f"proj.{i}" if deep_projection else "proj", f"predictor.projection.{i}") for i in ends]
     decoder = [("blocks.{}.0", "predictor.layers.{}.conv"), *projection]
     rows = [
         (f"{stem}alibi_scale", "encoder.alibi_scale"),
         (f"{stem}extra_tokens", "encoder.extra_tokens"),
-        *((stem + a, b) for a, b in _LOCAL[modality]),
+        *((stem + a, b) for a, b in local),
         *convolutions,
         *blocks[:own],
         (f"{stem}context_encoder.norm", "encoder.norm"),
@@ -82,7 +95,8 @@ def multi_layout(modality: str, prenet: int, depth: int, *, deep_projection: boo
     ]
     old = [(f"{stem}positional_encoder.pos_embed", f"{stem}fixed_positional_encoder.positions")]
     table = Table(rows=rows, old=old, recomputed=_GONE, fused=True)
-    return Original(f"fairseq data2vec 2 {modality}", modality, 2, table, "_ema", "", {"prenet_depth": prenet})
+    told = {"prenet_depth": prenet} | ({"conv_pos_pre_norm": position_norm} if modality == "audio" else {})
+    return Original(f"fairseq data2vec 2 {modality}", modality, 2, table, "_ema", "", told)
 
 
 def recognize_multi(names: Iterable[str]) -> Original | None:
@@ -95,7 +109,14 @@ def recognize_multi(names: Iterable[str]) -> Original | None:
     stem = f"modality_encoders.{original}."
     prenet, shared = (_count(names, rf"{re.escape(place)}blocks\.(\d+)\.") for place in (f"{stem}context_encoder.", ""))
     deep = any(name.startswith(f"{stem}decoder.proj.2.") for name in names)
-    return multi_layout(_MODALITIES[original], prenet, prenet + shared, deep_projection=deep)
+    return multi_layout(
+        _MODALITIES[original],
+        prenet,
+        prenet + shared,
+        deep_projection=deep,
+        position_norm=f"{stem}relative_positional_encoder.0.weight" in names,
+        widened=f"{stem}local_encoder.0.proj.weight" in names,
+    )
 
 
 def _count(names: set[str], pattern: str) -> int:

@@ -65,6 +65,7 @@ class Data2Vec2AudioModel(Data2Vec2AudioPreTrainedModel):
                 config.num_conv_pos_embeddings,
                 activation(config.feat_extract_activation),
             ),
+            convolution_norm=config.conv_pos_pre_norm,
             zero_padding=config.zero_padded_frames,
         )
         self.init_weights()

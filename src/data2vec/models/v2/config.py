@@ -27,6 +27,7 @@ class Data2Vec2AudioConfig(Data2VecAudioConfig):
         learn_alibi_scale: whether the bias has a learned factor; else it is 1.
         alibi_scale_per_head: a factor a head, not one for all.
         alibi_scale_per_layer: factors a block, not one set for all.
+        conv_pos_pre_norm: a learned norm in front of the positional convolutions (the original's `conv_pos_pre_ln`).
         zero_padded_frames: set padded frames to 0 before each positional convolution, so that a clip gives the same
             features alone and in a batch; the released code does not (algorithms P8).
         mask_noise_std: fine-tuning hides frames behind noise of this standard deviation; 0: behind zeros.
@@ -43,6 +44,7 @@ class Data2Vec2AudioConfig(Data2VecAudioConfig):
     learn_alibi_scale: bool = True
     alibi_scale_per_head: bool = True
     alibi_scale_per_layer: bool = False
+    conv_pos_pre_norm: bool = False
     zero_padded_frames: bool = True
     mask_noise_std: float = ranged(0.01, low=0.0)
 
@@ -127,6 +129,8 @@ class Data2Vec2VisionConfig(Data2VecVisionConfig):
     Attributes:
         prenet_depth: see `Data2Vec2AudioConfig`, as for the others.
         use_alibi: bias attention by Manhattan distance on the grid.
+        patch_embed_dim: width of the patches before a linear map to `hidden_size` (the original's `modalities.image.
+            embed_dim`, where it is another); None: patches are embedded at `hidden_size`, and there is no such map.
         mask_noise_std: `bool_masked_pos` hides patches behind noise of this standard deviation; 0: behind zeros.
     """
 
@@ -149,6 +153,7 @@ class Data2Vec2VisionConfig(Data2VecVisionConfig):
     learn_alibi_scale: bool = True
     alibi_scale_per_head: bool = True
     alibi_scale_per_layer: bool = False
+    patch_embed_dim: int | None = None
     mask_noise_std: float = ranged(0.0, low=0.0)
 
     def validate(self) -> None:
@@ -156,6 +161,8 @@ class Data2Vec2VisionConfig(Data2VecVisionConfig):
         super().validate()
         _check_prenet(self)
         _refuse(self, self.not_used)
+        inner = self.patch_embed_dim
+        self.require(inner is None or inner >= 1, f"patch_embed_dim {inner} must be at least 1, or None")
         self.require(
             self.hidden_size % 4 == 0, f"hidden_size {self.hidden_size} is no multiple of 4, as sin-cos positions need"
         )

@@ -69,6 +69,7 @@ class ContextEncoder(nn.Module):
         learn_alibi: whether they are trained.
         grid: of the fixed positions, for images.
         convolution: positional convolution, for speech.
+        convolution_norm: whether a norm stands in front of it.
         zero_padding: zero padded tokens before each positional convolution.
     """
 
@@ -84,6 +85,7 @@ class ContextEncoder(nn.Module):
         learn_alibi: bool = True,
         grid: tuple[int, int] | None = None,
         convolution: PositionalConvStack | None = None,
+        convolution_norm: bool = False,
         zero_padding: bool = True,
     ) -> None:
         super().__init__()
@@ -97,6 +99,7 @@ class ContextEncoder(nn.Module):
         fixed = None if grid is None else torch.zeros(1, grid[0] * grid[1], width)
         self.fixed_positions: Tensor | None
         self.register_buffer("fixed_positions", fixed)
+        self.position_norm = nn.LayerNorm(width) if convolution_norm else None
         self.positions = convolution
         self.norm = nn.LayerNorm(width, eps=transformer.eps) if norm else None
         self.dropout = nn.Dropout(dropout)
@@ -178,6 +181,7 @@ class ContextEncoder(nn.Module):
 
     def _convolved(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         assert self.positions is not None
+        x = x if self.position_norm is None else self.position_norm(x)
         if not self.zero_padding or padding_mask is None:
             return self.positions(x)  # type: ignore[no-any-return]
         return self.positions(x.masked_fill(padding_mask[..., None], 0.0), padding_mask)  # type: ignore[no-any-return]

@@ -61,7 +61,7 @@ class Data2Vec2VisionModel(Data2Vec2VisionPreTrainedModel):
 
     def __init__(self, config: Data2Vec2VisionConfig, add_pooling_layer: bool = False) -> None:
         super().__init__(config)
-        self.frontend = VisionFrontend(config)
+        self.frontend = VisionFrontend(config, config.patch_embed_dim)
         self.encoder = ContextEncoder(
             transformer_config(config),
             prenet=config.prenet_depth,

@@ -8,12 +8,18 @@ from data2vec.models.vision.config import Data2VecVisionConfig
 
 
 class VisionFrontend(nn.Module):
-    """One linear map a patch, stored as the published convolution and computed as one matrix product."""
+    """One linear map a patch, stored as the published convolution and computed as one matrix product.
 
-    def __init__(self, config: Data2VecVisionConfig) -> None:
+    Args:
+        config: of the model.
+        inner: width of the patches before a second linear map to the model's; None: there is none.
+    """
+
+    def __init__(self, config: Data2VecVisionConfig, inner: int | None = None) -> None:
         super().__init__()
         self.patch = config.patch_shape
-        self.projection = nn.Conv2d(config.num_channels, config.hidden_size, self.patch, stride=self.patch)
+        self.projection = nn.Conv2d(config.num_channels, inner or config.hidden_size, self.patch, stride=self.patch)
+        self.widening = None if inner is None else nn.Linear(inner, config.hidden_size)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, C, height, width) -> patches (B, rows * columns, H) and the grid (rows, columns).
@@ -29,4 +35,4 @@ class VisionFrontend(nn.Module):
         embedded = nn.functional.linear(
             patches.to(self.projection.weight.dtype), self.projection.weight.flatten(1), self.projection.bias
         )
-        return embedded, (rows, columns)
+        return embedded if self.widening is None else self.widening(embedded), (rows, columns)
