@@ -90,13 +90,13 @@ class Recording:
     """A recording that is read piece by piece, normalised as a whole.
 
     Args:
-        source: the file.
+        source: the file, or its bytes.
         sampling_rate: of what is read.
         normalize: scale to mean 0 and variance 1 over the whole file (read twice, never held).
         eps: added to the variance.
     """
 
-    def __init__(self, source: str | Path, sampling_rate: int, *, normalize: bool = True, eps: float = 1e-7) -> None:
+    def __init__(self, source: str | Path | bytes, sampling_rate: int, *, normalize: bool = True, eps: float = 1e-7) -> None:
         self.source, self.sampling_rate = source, sampling_rate
         self.samples = audio_info(source).samples(sampling_rate)
         self.mean, self.scale = 0.0, 1.0

@@ -53,11 +53,11 @@ def prepare(wave: Wave, extractor: Wav2Vec2FeatureExtractor) -> Wave:
 
 
 @lru_cache(maxsize=8)
-def _recording(file: str | Path, sampling_rate: int, normalize: bool) -> Recording:
-    return Recording(file, sampling_rate, normalize=normalize)
+def _recording(file: Any, sampling_rate: int, normalize: bool) -> Recording:
+    return Recording(opened(file), sampling_rate, normalize=normalize)
 
 
-def read_window(file: str | Path, window: Chunk, extractor: Wav2Vec2FeatureExtractor) -> Wave:
+def read_window(file: Any, window: Chunk, extractor: Wav2Vec2FeatureExtractor) -> Wave:
     """A part of a recording, normalised as the whole is; raises `BadSample`."""
     recording = _recording(file, extractor.sampling_rate, extractor.do_normalize)
     return recording.read(window.start, window.stop)

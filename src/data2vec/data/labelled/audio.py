@@ -30,8 +30,8 @@ def read_transcripts(source: Path, *, column: str = "", phones: bool = False) ->
 
     Args:
         source: a fairseq ``.tsv`` with ``.wrd``, ``.ltr`` or ``.phn`` beside it; a .csv or .jsonl with columns of files
-            and of text; LJSpeech's ``metadata.csv``; or a folder that holds one of these, or LibriSpeech's
-            ``*.trans.txt``.
+            and of text; LJSpeech's ``metadata.csv``; a data set of `datasets`; or a folder that holds one of these, or
+            LibriSpeech's ``*.trans.txt``.
         column: of a table, the text; found by its usual names if empty.
         phones: read ``.phn``: units separated by spaces.
 
@@ -96,15 +96,14 @@ def _row(row: Row, column: str) -> Read:
         file = file_of(row)
         text = str(row.values[column] or "")
         if not text.strip():
-            raise BadSample(row.source, f"{file.name} has an empty transcript")
+            raise BadSample(row.source, f"{Path(str(file)).name} has an empty transcript")
     except BadSample as error:
         return error
     return Example(str(file), file, " ".join(text.split()), split_of(str(row.values.get("split", ""))))
 
 
 def _is_ljspeech(table: Path) -> bool:
-    first = read_text(table).split("\n", 1)[0]
-    return table.suffix == ".csv" and first.count("|") == 2
+    return table.suffix == ".csv" and read_text(table).split("\n", 1)[0].count("|") == 2
 
 
 def _ljspeech(table: Path) -> Iterator[Read]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -53,9 +53,17 @@ class Zipped:
         return content
 
 
-def opened(file: Path | Zipped) -> Path | bytes:
+class Inside(Protocol):
+    """A file in another: in a zip, in a table."""
+
+    def read(self) -> bytes:
+        """Its bytes; raises `BadSample`."""
+        ...
+
+
+def opened(file: Path | Inside) -> Path | bytes:
     """What decoders take."""
-    return file.read() if isinstance(file, Zipped) else file
+    return file if isinstance(file, Path) else file.read()
 
 
 class Turn(NamedTuple):

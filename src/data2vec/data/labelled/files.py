@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
+from data2vec.data.labelled.arrow import Stored, arrow_tables
 from data2vec.data.labelled.example import (
     Example,
     Read,
@@ -27,12 +28,13 @@ def read_classes(source: Path, suffixes: Collection[str], *, label: str = "label
 
     Args:
         source: a folder or zip with a folder a class (within train and dev or not); a .csv or .jsonl with a column of
-            files and one of classes; or a folder that holds such a table (``metadata.csv``, ``train.csv``).
+            files and one of classes; a folder that holds such a table (``metadata.csv``, ``train.csv``); or a data set
+            of `datasets` (`data2vec.data.labelled.arrow`).
         suffixes: endings of the files wanted.
         label: of a table, the column of the class.
 
     Yields:
-        Examples with a path (or a `Zipped`) as input and the name of a class as target.
+        Examples with a path (or a `Zipped`, a `Stored`) as input and the name of a class as target.
     """
     tables = file_tables(source)
     if tables:
@@ -55,22 +57,27 @@ def file_tables(source: Path) -> list[Path]:
     """The table that `source` is, or those that the folder `source` holds."""
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
+    if tables := arrow_tables(source):
+        return tables
     if source.is_file():
         return [source] if source.suffix.lower() in (".csv", ".jsonl") else []
     known = [source / name for name in METADATA if (source / name).is_file()]
     return known[:1] or split_files(source, (".csv", ".jsonl"))
 
 
-def file_of(row: Row) -> Path:
-    """The file that a row is about.
+def file_of(row: Row) -> Path | Stored:
+    """The file that a row is about, or holds.
 
     Raises:
         UserError: no column of files.
         BadSample: the field is empty, or there is no such file.
     """
-    column = next((name for name in PATH_COLUMNS if name in row.values), None)
+    stored = (name for name, value in row.values.items() if isinstance(value, Stored))
+    column = next(stored, None) or next((name for name in PATH_COLUMNS if name in row.values), None)
     if column is None:
         raise UserError(f"{row.path}: no column of files among {', '.join(row.values)}; call it {PATH_COLUMNS[0]}")
+    if isinstance(value := row.values[column], Stored):
+        return value
     path = row.path.parent / row.text(column)
     if not path.is_file():
         raise BadSample(row.source, f"{column} {row.values[column]!r}: no such file")

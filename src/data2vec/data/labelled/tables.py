@@ -1,4 +1,4 @@
-"""Rows of text files, each with its line number: CSV, TSV (quoted or not), JSON lines."""
+"""Rows of tables, each with its number: CSV, TSV (quoted or not), JSON lines; with an extra, parquet and arrow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data2vec.data.labelled.arrow import arrow_rows, is_arrow
 from data2vec.data.manifest import read_text
 from data2vec.errors import BadSample, UserError
 
@@ -15,16 +16,17 @@ TABLES = (".csv", ".tsv", ".jsonl", ".json")
 
 
 class Row(NamedTuple):
-    """One row: where it stands, and its values by column; `number` counts lines from 1."""
+    """One row: where it stands, and its values by column; `number` counts lines from 1, or rows from 0."""
 
     path: Path
     number: int
     values: dict[str, Any]
+    unit: str = "line"
 
     @property
     def source(self) -> str:
         """As people are told about it."""
-        return f"{self.path}: line {self.number}"
+        return f"{self.path}: {self.unit} {self.number}"
 
     def text(self, column: str) -> str:
         """A value that must be there.
@@ -44,12 +46,15 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row 
     Tab-separated files are read without quoting, as GLUE's are written; CSV files with it.
 
     Args:
-        path: ``.jsonl``, ``.tsv``, or ``.csv`` (which may be separated by tabs all the same).
+        path: ``.jsonl``, ``.tsv``, or ``.csv`` (which may be separated by tabs all the same); or a table of `datasets`.
         columns: names of a table without header.
 
     Raises:
         UserError: it cannot be read, is empty, or has no header.
     """
+    if is_arrow(path):
+        yield from (Row(path, number, values, "row") for number, values in enumerate(arrow_rows(path)))
+        return
     text = read_text(path)
     if path.suffix.lower() in (".jsonl", ".json"):
         yield from _json_rows(path, text)

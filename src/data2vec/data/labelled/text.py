@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data2vec.data.labelled.arrow import arrow_tables, is_arrow
 from data2vec.data.labelled.example import Example, Read, class_names, named_label, split_files, split_of, with_split
 from data2vec.data.labelled.tables import Row, first_fields, read_rows, require_columns
 from data2vec.data.manifest import read_manifest, read_text
@@ -23,12 +24,15 @@ _TEXTS = (
     ("text",),
 )
 _LABELS = ("label", "labels", "score", "gold_label", "similarity", "category")
+_TAGS = ("ner_tags", "pos_tags", "tags", "labels")
 _COLA = ("source", "label", "mark", "sentence")
 _STSB = ("genre", "file", "year", "id", "score", "sentence1", "sentence2")
 
 
 def _files(source: Path, suffixes: Sequence[str]) -> list[Path]:
     """The file itself, or those of a folder that are named after a side; or the only one that there is."""
+    if tables := arrow_tables(source):
+        return tables
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -127,7 +131,8 @@ def _is_number(text: str) -> bool:
 def read_tagged(source: Path) -> Iterator[Read]:
     """Sentences of tagged words (CoNLL): one word a line, an empty line between sentences.
 
-    The word is the first column and the tag the last; where the first column counts words, the word is the second.
+    The word is the first column and the tag the last; where the first column counts words, the word is the second. Of a
+    data set of `datasets`, the columns ``tokens`` and ``ner_tags`` (``tags``, ``labels`` ...).
 
     Yields:
         Examples with a tuple of words as input and one of tags as target.
@@ -136,6 +141,9 @@ def read_tagged(source: Path) -> Iterator[Read]:
 
 
 def _conll(path: Path) -> Iterator[Read]:
+    if is_arrow(path):
+        yield from (_tagged_row(row) for row in read_rows(path) if isinstance(row, Row))
+        return
     words: list[tuple[str, str]] = []
     start, problem = 0, ""
     for number, line in enumerate([*read_text(path).split("\n"), ""], start=1):
@@ -151,6 +159,15 @@ def _conll(path: Path) -> Iterator[Read]:
             problem = problem or f"line {number}"
         else:
             words.append((fields[1 if counted else 0], fields[-1].strip()))
+
+
+def _tagged_row(row: Row) -> Read:
+    tag = next((usual for usual in _TAGS if usual in row.values), _TAGS[0])
+    require_columns(row, ["tokens", tag])
+    words, tags = row.values["tokens"] or [], row.values[tag] or []
+    if not words or len(words) != len(tags):
+        return BadSample(row.source, f"has {len(words)} tokens and {len(tags)} {tag}")
+    return Example(row.source, tuple(words), tuple(map(str, tags)))
 
 
 def _sentence(path: Path, start: int, words: Sequence[tuple[str, str]], problem: str) -> Read:
@@ -180,7 +197,7 @@ class Answer:
 
 
 def read_questions(source: Path) -> Iterator[Read]:
-    """SQuAD 1.1 and 2.0 JSON.
+    """SQuAD 1.1 and 2.0 JSON; or its columns in a data set of `datasets`.
 
     Yields:
         Examples with a `Question` as input and a tuple of accepted `Answer` as target (empty: there is none).
@@ -189,6 +206,9 @@ def read_questions(source: Path) -> Iterator[Read]:
 
 
 def _squad(path: Path) -> Iterator[Read]:
+    if is_arrow(path):
+        yield from _squad_rows(path)
+        return
     try:
         data = json.loads(read_text(path))
         articles = data["data"]
@@ -207,6 +227,17 @@ def _squad(path: Path) -> Iterator[Read]:
     seen: set[str] = set()
     for source, context, qa in found:
         yield _question(source, context, qa, seen)
+
+
+def _squad_rows(path: Path) -> Iterator[Read]:
+    seen: set[str] = set()
+    for row in read_rows(path):
+        assert isinstance(row, Row)
+        require_columns(row, ["id", "question", "context", "answers"])
+        answers = row.values["answers"]
+        pairs = zip(answers["text"], answers["answer_start"], strict=True)
+        listed = [{"text": text, "answer_start": start} for text, start in pairs]
+        yield _question(row.source, row.text("context"), {**row.values, "answers": listed}, seen)
 
 
 def _question(source: str, context: str, qa: Mapping[str, Any], seen: set[str]) -> Read:
@@ -294,12 +325,17 @@ def read_passages(source: Path, share: float) -> Iterator[Read]:
     """Passages of plain text.
 
     Args:
-        source: a text file, or a folder of them (within train and valid, or named after a side).
+        source: a text file, or a folder of them (within train and valid, or named after a side); or a data set of
+            `datasets` with a column ``text``, a passage a row.
         share: of each file's passages, held out at its end, where no file is named after a side to be judged by.
 
     Yields:
         Examples with a text as input and as target.
     """
+    if tables := arrow_tables(source):
+        for table in tables:
+            yield from with_split(_text_rows(table), split_of(table.stem))
+        return
     manifest = read_manifest(source, _TEXT_SUFFIXES)
     paths = [manifest.root / name for name in manifest.names]
     sides = [next((s for part in Path(name).parts if (s := split_of(Path(part).stem))), "") for name in manifest.names]
@@ -309,6 +345,14 @@ def read_passages(source: Path, share: float) -> Iterator[Read]:
         for place, (line, text) in enumerate(passages):
             split = side or ("dev" if place >= first_held else "train")
             yield Example(f"{path}: line {line}", text, text, split_of(split))
+
+
+def _text_rows(table: Path) -> Iterator[Read]:
+    for row in read_rows(table):
+        assert isinstance(row, Row)
+        require_columns(row, ["text"])
+        if text := str(row.values["text"] or "").strip():
+            yield Example(row.source, text, text)
 
 
 def _passages(path: Path) -> list[tuple[int, str]]:
