@@ -52,20 +52,21 @@ class Row:
 
 
 _SPEECH = ("fsdd/recordings", "digit_strings/train")
-_PROSE = ("wikitext2", "gutenberg/train")
+_PROSE = ("agnews/train.csv", "sst2/train.tsv", "wikitext2", "gutenberg/train")
 _PICTURES = ("cifar10/train_6000.zip",)
 _STREETS = ("camvid/images/training",)
+PRESETS = {"audio": "v2-tiny", "text": "tiny", "vision": "v2-tiny"}
 ROWS = {
     "digits": Row("audio-classification", "fsdd", "audio", _SPEECH, "accuracy", ">= 0.97"),
     "strings": Row("asr", "digit_strings", "audio", _SPEECH, "wer", "<= 0.08"),
     "diarization": Row("audio-frames", "diar_mix", "audio", _SPEECH, "der", "30 % below der_single_speaker"),
     "speakers": Row("speaker-verification", "fsdd", "audio", _SPEECH, "eer", "<= 0.12"),
-    "agnews": Row("text-classification", "agnews", "text", ("agnews/train.csv",), "accuracy", ">= 0.86"),
-    "sst2": Row("text-classification", "sst2", "text", ("sst2/train.tsv",), "accuracy", "+0.03 over scratch"),
+    "agnews": Row("text-classification", "agnews", "text", _PROSE, "accuracy", ">= 0.86"),
+    "sst2": Row("text-classification", "sst2", "text", _PROSE, "accuracy", "+0.03 over scratch"),
     "names": Row("token-classification", "wikineural_en", "text", _PROSE, "f1", "above scratch"),
-    "questions": Row("question-answering", "xquad_en", "text", ("wikitext2",), "f1", "reported"),
-    "choices": Row("multiple-choice", "commonsense_qa", "text", ("gutenberg/train",), "accuracy", "reported"),
-    "shakespeare": Row("causal-lm", "tinyshakespeare", "text", ("gutenberg/train",), "loss", "reported"),
+    "questions": Row("question-answering", "xquad_en", "text", _PROSE, "f1", "reported"),
+    "choices": Row("multiple-choice", "commonsense_qa", "text", _PROSE, "accuracy", "reported"),
+    "shakespeare": Row("causal-lm", "tinyshakespeare", "text", _PROSE, "loss", "reported"),
     "cifar10": Row("image-classification", "cifar10", "vision", _PICTURES, "accuracy", "+0.05 over scratch"),
     "camvid": Row("semantic-segmentation", "camvid", "vision", _STREETS, "mean_iou", "above scratch"),
 }
@@ -118,8 +119,11 @@ def pretrain(row: Row, options: argparse.Namespace) -> Path:
     run = options.out / "pretrained" / name
     if not (run / "model" / "config.json").is_file():
         source = gather(row, options.data, options.out / "unlabelled" / name)
-        updates = max(2, round((preset(row.modality, "tiny").train.updates or 1) * options.scale * options.pretrain))
-        command = f"pretrain {row.modality} {source} --preset tiny --out {run} --train.updates {updates} {row.pretrain}"
+        name = PRESETS[row.modality]
+        config = preset(row.modality, name)
+        updates = max(2, round((config.train.updates or 1) * options.scale * options.pretrain))
+        command = f"pretrain {row.modality} {source} --preset {name} --out {run} --train.updates {updates} "
+        command += f"--objective.ema.anneal-updates {updates * 3 // 4} {row.pretrain}"
         call([*command.split(), *options.extra])
     return Path(run / "model")
 
