@@ -106,6 +106,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _turns(root / "turns", rng)
     _pictures(root, rng)
     _texts(root, rng)
+    _strings(root / "strings", rng)
     return root
 
 
@@ -120,6 +121,18 @@ def _clips(folder: Path, rng: np.random.Generator) -> None:
         trials.append(f"{int(i % 2 == 0)} 0.wav {i}.wav")
     (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
     (folder / "trials_dev.txt").write_text("\n".join(trials) + "\n")
+
+
+def _strings(folder: Path, rng: np.random.Generator) -> None:
+    """Two letters, each a tone, with a pause between: what a recogniser learns within seconds."""
+    folder.mkdir()
+    rows, pause = ["file_name,transcription,split"], np.zeros(RATE // 10, np.float32)
+    for i in range(32):
+        text = "".join(rng.choice(["A", "B"], 2 + i % 2))
+        tones = [part for letter in text for part in (tone({"A": 200, "B": 1500}[letter], 0.12, rng), pause)]
+        soundfile.write(folder / f"{i}.wav", np.concatenate([pause, *tones]), RATE)
+        rows.append(f"{i}.wav,{text},{split(i)}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
 
 
 def _turns(folder: Path, rng: np.random.Generator) -> None:
