@@ -170,6 +170,8 @@ def _multi_audio(tensors: Tensors, settings: Settings, given: Given, notes: Note
 
 def _multi_text(tensors: Tensors, settings: Settings, given: Given, notes: Notes) -> dict[str, Any]:
     vocabulary, width = tensors["frontend.words.weight"].shape
+    positions = tensors.get("frontend.positions.weight")
+    rows = 2 + int(settings.whole("modalities.text.max_source_positions") or 512) if positions is None else len(positions)
     notes["mask_token_id"] = f"{vocabulary - 1} (the last id, where fairseq adds <mask>)"
     fields = {
         **block_fields(tensors),
@@ -177,7 +179,8 @@ def _multi_text(tensors: Tensors, settings: Settings, given: Given, notes: Notes
         "hidden_size": width,
         "vocab_size": vocabulary,
         "num_attention_heads": head_count(width, settings.whole("num_heads"), given, notes),
-        "max_position_embeddings": tensors["frontend.positions.weight"].shape[0],
+        "max_position_embeddings": rows,
+        "use_position_embeddings": positions is not None,
         "layer_norm_eps": 1e-5,
         "mask_token_id": vocabulary - 1,
     }

@@ -240,3 +240,12 @@ def test_published_parameter_counts(make: Any, kind: str, total: float, decoder:
     count = sum(p.numel() for p in [*model.parameters(), *model.buffers(), *head.parameters()])
     assert sum(p.numel() for p in head.parameters()) / 1e6 == pytest.approx(decoder, rel=0.02)
     assert count / 1e6 == pytest.approx(total, rel=0.005)
+
+
+def test_text_without_position_embeddings_has_its_order_from_alibi() -> None:
+    ids, order = torch.randint(4, 30, (1, 12)), torch.tensor([5, 0, 7, 1, 11, 2, 9, 3, 10, 4, 8, 6])
+    for alibi in (False, True):
+        model = text(use_position_embeddings=False, use_alibi=alibi)
+        assert not any("position" in name for name, _ in model.named_parameters())
+        sorted_, mixed = (model(x).last_hidden_state for x in (ids, ids[:, order]))
+        assert torch.allclose(sorted_[:, order], mixed, atol=1e-5) is not alibi

@@ -77,6 +77,8 @@ class Data2Vec2TextConfig(Data2VecTextConfig):
 
     Attributes:
         prenet_depth: see `Data2Vec2AudioConfig`, as for the others.
+        use_position_embeddings: a learned vector a position; without, order comes from `use_alibi` alone (fairseq's
+            `no_token_positional_embeddings`).
     """
 
     model_type: ClassVar[str] = "data2vec2-text"
@@ -91,6 +93,7 @@ class Data2Vec2TextConfig(Data2VecTextConfig):
 
     vocab_size: int = positive(50265)
     max_position_embeddings: int = positive(514)
+    use_position_embeddings: bool = True
     layer_norm_eps: float = ranged(1e-5, above=0.0)
     layerdrop: float = probability(0.0)
     prenet_depth: int = ranged(0, low=0)

@@ -28,8 +28,10 @@ class Data2Vec2TextFrontend(TextFrontend):
     def __init__(self, config: Data2Vec2TextConfig) -> None:
         super().__init__(config)
         self.config = config
-        self.positions = nn.Embedding(
-            config.max_position_embeddings, config.hidden_size, padding_idx=config.pad_token_id
+        self.positions = (
+            nn.Embedding(config.max_position_embeddings, config.hidden_size, padding_idx=config.pad_token_id)
+            if config.use_position_embeddings
+            else None
         )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -50,7 +52,9 @@ class Data2Vec2TextFrontend(TextFrontend):
                 )
             shape = (words.shape[0], words.shape[1])
             position_ids = text_positions(padding_mask, shape, self.config.pad_token_id, words.device)
-        placed: Tensor = self.dropout(self.norm(words + self.positions(position_ids)))
+        if self.positions is not None:
+            words = words + self.positions(position_ids)
+        placed: Tensor = self.dropout(self.norm(words))
         return placed
 
 
