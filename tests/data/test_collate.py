@@ -90,6 +90,22 @@ def test_copies_leave_equally_many_tokens_visible(lengths: list[int], copies: in
         assert ((~row[:, :length]).sum(-1) == length // 2).all()  # the masker's own share of real tokens is kept
 
 
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.integers(1, 3), st.integers(0, 2**16))
+def test_any_masks_are_made_equal_by_padding_or_refused(lengths: list[int], copies: int, seed: int) -> None:
+    valid, tokens = np.array(lengths), max(lengths)
+    inside = (np.arange(tokens) < valid[:, None])[:, None]
+    masks = (np.random.default_rng(seed).random((len(valid), copies, tokens)) < 0.5) & inside
+    visible = valid[:, None] - masks.sum(-1)
+    if (visible.max() - visible > (tokens - valid)[:, None]).any():
+        with pytest.raises(UserError, match="exact count"):
+            hide_padding(masks, valid)
+        return
+    before = masks.copy()
+    hide_padding(masks, valid)
+    assert ((~masks).sum(-1) == visible.max()).all()
+    assert np.array_equal(masks & inside, before)
+
+
 def test_copies_refuse_masks_of_varying_count() -> None:
     with pytest.raises(UserError, match="exact count"):
         Collator(masker=coin, copies=2)(text_rows(30, 30, 30))

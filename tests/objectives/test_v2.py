@@ -253,6 +253,26 @@ def test_rows_of_nothing_but_padding() -> None:
     assert float(check_step(Data2Vec2Objective(audio(), config_for("audio")), waves).count) == 0
 
 
+@settings(max_examples=25)
+@given(st.data(), st.integers(1, 3), st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+def test_any_mask_over_any_padding(data: st.DataObject, copies: int, prob: float) -> None:
+    """Rows that keep different counts, padding on either side or in the middle, rows of nothing but padding."""
+    torch.manual_seed(0)
+    kind = data.draw(st.sampled_from(["audio", "text"]))
+    length, tokens = (400, 39) if kind == "audio" else (20, 20)
+    bounds = data.draw(st.lists(st.tuples(st.integers(0, length), st.integers(0, length)), min_size=1, max_size=3))
+    place = torch.arange(length)
+    valid = torch.stack([(place >= start) & (place < stop) for start, stop in bounds])
+    if kind == "text" and data.draw(st.booleans()):
+        valid &= place % 3 != 0
+    task = Data2Vec2Objective(MODELS[kind](), config_for(kind))
+    mask = torch.rand(len(bounds), copies, tokens) < prob
+    batch = {**inputs(kind, len(bounds)), "attention_mask": valid.long(), "mask": mask}
+    padding = task.student.embed(batch).padding_mask
+    out = check_step(task, batch)
+    assert float(out.count) == int((mask & ~padding[:, None]).sum())
+
+
 def check_step(task: Data2Vec2Objective, batch: dict[str, Tensor]) -> Any:
     """A finite loss with gradients for everything that is trained; 0 where nothing is to predict."""
     out = task.train()(batch)
