@@ -21,6 +21,7 @@ from data2vec import (
 from data2vec.errors import UserError
 from data2vec.keras.backend import keras, tf
 from data2vec.models.vision.config import Data2VecVisionConfig
+from data2vec.training.optim import Adam
 
 Config = Callable[..., Data2VecVisionConfig]
 Pixels = Callable[..., np.ndarray]
@@ -37,7 +38,7 @@ def classifier(tiny: Config, lively: Callable[[Any], Any]) -> Model:
 
     def make(**compiled: Any) -> Any:
         model = lively(TFData2VecVisionForImageClassification(tiny(num_hidden_layers=1)))
-        model.compile(optimizer=keras.optimizers.SGD(0.1), **{"run_eagerly": True, **compiled})
+        model.compile(**{"optimizer": keras.optimizers.SGD(0.1), "run_eagerly": True, **compiled})
         return model
 
     return make
@@ -73,12 +74,14 @@ def test_eager_traced_and_compiled_training_agree(classifier: Model, pixels: Pix
     assert losses(classifier(run_eagerly=False, jit_compile=True), data) == pytest.approx(eager, abs=1e-5)
 
 
-def test_training_equals_that_of_the_pytorch_class(classifier: Model, pixels: Pixels, tmp_path: Any) -> None:
-    """Four steps of plain gradient descent from the same weights on the same batches."""
-    model, x = classifier(), pixels(6)
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_training_equals_that_of_the_pytorch_class(name: str, classifier: Model, pixels: Pixels, tmp_path: Any) -> None:
+    """Four steps from the same weights on the same batches; Keras' Adam adds its epsilon where fairseq's does."""
+    adam = {"optimizer": keras.optimizers.Adam(1e-3, beta_2=0.98, epsilon=1e-6)}
+    model, x = classifier(**(adam if name == "adam" else {})), pixels(6)
     model.save_pretrained(tmp_path)
     theirs = data2vec.Data2VecVisionForImageClassification.from_pretrained(tmp_path).train()
-    optimizer = torch.optim.SGD(theirs.parameters(), 0.1)
+    optimizer = Adam(theirs.parameters(), 1e-3) if name == "adam" else torch.optim.SGD(theirs.parameters(), 0.1)
     found, wanted = losses(model, x, LABELS), []
     for _ in range(2):
         steps = []
@@ -90,6 +93,7 @@ def test_training_equals_that_of_the_pytorch_class(classifier: Model, pixels: Pi
             steps.append(loss.item())
         wanted.append(sum(steps) / 2)
     assert found == pytest.approx(wanted, abs=1e-5)
+    assert found[1] < found[0]
 
 
 def test_metrics_evaluate_and_predict(classifier: Model, pixels: Pixels) -> None:
