@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 RUNS = {
     "audio-classification": Run("clips", "audio", 40, "--data.batch 4", "accuracy", 1.0, "clips/0.wav"),
-    "asr": Run("strings", "audio", 200, f"--data.batch 8 {CTC}", "cer", -0.3, "strings/0.wav"),
+    "asr": Run("strings", "audio", 200, f"--data.batch 4 {CTC}", "cer", -0.3, "strings/0.wav"),
     "audio-frames": Run("turns", "audio", 40, "--data.batch 6 --optim.lr 3e-3", "der", -0.3, "turns/audio/r0.wav"),
     "speaker-verification": Run("clips", "audio", 20, f"--data.batch 4 {XVECTOR}", "eer", -0.2, "clips/0.wav"),
     "text-classification": Run(

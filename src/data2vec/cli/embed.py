@@ -23,6 +23,7 @@ class Arguments:
         layer: which block's output, from 0; negative ones count from the last.
         sequence: one vector a frame, token or patch, in place of their mean.
         batch_size: inputs a forward pass.
+        page: an HTML file for a picture of the features in the plane, files coloured by their folder.
     """
 
     model: tyro.conf.Positional[str]
@@ -31,6 +32,7 @@ class Arguments:
     layer: int = -1
     sequence: tyro.conf.FlagCreatePairsOff[bool] = False
     batch_size: int = 8
+    page: Path | None = None
 
 
 def main(argv: Sequence[str]) -> None:
@@ -48,4 +50,8 @@ def main(argv: Sequence[str]) -> None:
         sequence=arguments.sequence,
         batch_size=arguments.batch_size,
     )
+    if arguments.page is not None:
+        from data2vec.tasks.look import write_features_page
+
+        write_features_page(arguments.out, arguments.page)
     print(f"{count} inputs: {arguments.out}")

@@ -24,6 +24,7 @@ class Arguments:
         model: the fine-tuned model, or the run that made it.
         out: for scores.json, predictions.jsonl and report.html; `evaluation` beside the model if not given.
         json: print the scores as JSON.
+        pictures: so many examples are shown in the report: what the model attends to, words in time, maps; 0: none.
         data: how the files are read.
         decode: of asr: beam search, language model, hot words.
     """
@@ -32,6 +33,7 @@ class Arguments:
     model: Path
     out: Path | None = None
     json: tyro.conf.FlagCreatePairsOff[bool] = False
+    pictures: int = 6
     data: LabelledConfig = field(default_factory=LabelledConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
@@ -52,7 +54,9 @@ def main(argv: Sequence[str]) -> None:
 
     out = arguments.out or arguments.model / "evaluation"
     config = replace(config, data=arguments.data)
-    scores = evaluate_model(arguments.data_path, arguments.model, config, out, decode=arguments.decode)
+    scores = evaluate_model(
+        arguments.data_path, arguments.model, config, out, decode=arguments.decode, pictures=arguments.pictures
+    )
     if arguments.json:
         print(json.dumps(known(scores)))
     else:

@@ -23,6 +23,7 @@ class Arguments:
         inputs: files, folders of files, or texts (a tab parts a pair); `-` reads one a line from standard input.
         jsonl: print one JSON object a line, with all that is known.
         files: a folder for subtitles (asr), RTTM (audio-frames), label maps and overlays (semantic-segmentation).
+        page: an HTML file for pictures: what the model attends to, words in time, maps of classes.
         batch: seconds of sound, tokens, or images at once; 0 is a usual number.
         max_seconds: longer recordings are taken in windows of so many seconds.
         decode: of asr: beam search, language model, hot words.
@@ -32,6 +33,7 @@ class Arguments:
     inputs: tyro.conf.Positional[tuple[str, ...]]
     jsonl: tyro.conf.FlagCreatePairsOff[bool] = False
     files: Path | None = None
+    page: Path | None = None
     batch: float = 0.0
     max_seconds: float = 30.0
     decode: DecodeConfig = field(default_factory=DecodeConfig)
@@ -45,7 +47,9 @@ def main(argv: Sequence[str]) -> None:
 
     inputs = [line.rstrip("\n") for line in sys.stdin] if arguments.inputs == ("-",) else list(arguments.inputs)
     data = LabelledConfig(max_seconds=arguments.max_seconds)
-    found = predict_inputs(arguments.model, inputs, batch=arguments.batch, data=data, decode=arguments.decode)
+    found = predict_inputs(
+        arguments.model, inputs, batch=arguments.batch, data=data, decode=arguments.decode, page=arguments.page
+    )
     for prediction in found:
         if arguments.jsonl:
             print(json.dumps({k: v for k, v in prediction.items() if k != "map"}, ensure_ascii=False))

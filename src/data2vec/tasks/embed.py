@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from data2vec.errors import UserError
 from data2vec.evaluation.frozen import Frozen, open_frozen
 from data2vec.evaluation.labelled import Item
 from data2vec.models.encoder import Encoder
+from data2vec.tasks.inputs import expand_files
 from data2vec.tasks.names import model_folder
-from data2vec.tasks.predict import expand_files
 
 
 @torch.no_grad()
@@ -34,16 +34,22 @@ def embed(frozen: Frozen, items: Sequence[Item], *, layer: int = -1, sequence: b
     Raises:
         UserError: there is no such block.
     """
-    assert isinstance(frozen.model, Encoder)
     batch = {name: value.to(frozen.model.device) for name, value in frozen.prepare(items).items()}
-    tokens = frozen.model.embed(batch)
-    layers = frozen.model.contextualize(tokens)
+    rows = states(frozen.model, batch, layer)
+    return [row if sequence else row.mean(dim=0) for row in rows]
+
+
+@torch.no_grad()
+def states(model: nn.Module, batch: Mapping[str, Tensor], layer: int = -1) -> list[Tensor]:
+    """(T, D) outputs of a block for each row of a batch, fp32 on the CPU; see `embed`."""
+    assert isinstance(model, Encoder)
+    tokens = model.embed(batch)
+    layers = model.contextualize(tokens)
     if not -len(layers.blocks) <= layer < len(layers.blocks):
         raise UserError(f"layer={layer}: the model has {len(layers.blocks)} blocks")
-    states = layers.blocks[layer][:, layers.prefix :].float().cpu()
+    found = layers.blocks[layer][:, layers.prefix :].float().cpu()
     padding = None if tokens.padding_mask is None else tokens.padding_mask.cpu()
-    rows = [state if padding is None else state[~padding[place]] for place, state in enumerate(states)]
-    return [row if sequence else row.mean(dim=0) for row in rows]
+    return [state if padding is None else state[~padding[place]] for place, state in enumerate(found)]
 
 
 def embed_inputs(

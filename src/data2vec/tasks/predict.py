@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from data2vec.data.labelled.audio import write_rttm
 from data2vec.data.labelled.example import Turn
-from data2vec.data.manifest import read_manifest
 from data2vec.decoding.transcript import Piece, Transcript, subtitles
 from data2vec.errors import UserError
-from data2vec.processing.pixels import IMAGE_SUFFIXES
+from data2vec.processing.pixels import IMAGE_SUFFIXES, load_image
 from data2vec.processing.waveform import AUDIO_SUFFIXES
 from data2vec.tasks.config import UNITS, DecodeConfig, LabelledConfig
+from data2vec.tasks.figures import laid_over
+from data2vec.tasks.inputs import expand_files
+from data2vec.tasks.look import look
 from data2vec.tasks.names import model_folder, task_class, task_of
+from data2vec.tasks.report import whole_page
 from data2vec.tasks.run import predict, usable
 from data2vec.tasks.task import Downstream, Prediction
 
@@ -33,6 +34,7 @@ def predict_inputs(
     batch: float = 0.0,
     data: LabelledConfig | None = None,
     decode: DecodeConfig | None = None,
+    page: Path | None = None,
 ) -> list[Prediction]:
     """What a fine-tuned model says about each input.
 
@@ -42,6 +44,7 @@ def predict_inputs(
         batch: seconds, tokens or images at once; a usual number if 0.
         data: how long inputs are cut, and whether case is folded.
         decode: of speech recognition.
+        page: an HTML page with pictures to write.
 
     Raises:
         UserError: no head that we know, or an input that cannot be read.
@@ -57,24 +60,12 @@ def predict_inputs(
     if not examples:
         raise UserError("give files or texts to predict")
     items, _ = usable(task, examples)
-    return predict(task, items, round((batch or _BATCH[unit]) * (16_000 if unit == "seconds" else 1)))
-
-
-def expand_files(given: str, suffixes: Collection[str]) -> list[str]:
-    """A folder as the files in it; anything else as it is. Without `suffixes` inputs are texts.
-
-    Raises:
-        UserError: a file that is not there.
-    """
-    if not suffixes:
-        return [given]
-    path = Path(given)
-    if path.is_dir():
-        manifest = read_manifest(path, suffixes)
-        return [str(manifest.root / name) for name in manifest.names]
-    if not all(Path(part).is_file() for part in given.split("\t")):
-        raise UserError(f"{given}: no such file or folder")
-    return [given]
+    found = predict(task, items, round((batch or _BATCH[unit]) * (16_000 if unit == "seconds" else 1)))
+    if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        body = f"<h1>{name}</h1>{''.join(look(task, items, found, len(found)))}"
+        page.write_text(whole_page(name, body), encoding="utf-8")
+    return found
 
 
 def short(prediction: Prediction) -> str:
@@ -113,25 +104,9 @@ def write_files(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
             written.append(stem.with_suffix(".rttm"))
         elif "map" in prediction:
             Image.fromarray(prediction["map"]).save(stem.with_suffix(".png"))
-            overlay(Path(prediction["source"]), prediction["map"]).save(folder / f"{stem.name}.overlay.jpg")
+            seen = laid_over(load_image(Path(prediction["source"])), prediction["map"])
+            seen.save(folder / f"{stem.name}.overlay.jpg")
             written += [stem.with_suffix(".png"), folder / f"{stem.name}.overlay.jpg"]
     if not written:
         raise UserError("this task's answers have no file format of their own: use --jsonl")
     return written
-
-
-def overlay(file: Path, labels: npt.NDArray[np.uint8], strength: float = 0.55) -> Image.Image:
-    """A picture with the colours of its classes laid over."""
-    with Image.open(file) as image:
-        picture = image.convert("RGB")
-    colours = Image.fromarray(palette()[labels], "RGB").resize(picture.size, Image.Resampling.NEAREST)
-    return Image.blend(picture, colours, strength)
-
-
-def palette(classes: int = 256) -> npt.NDArray[np.uint8]:
-    """(classes, 3) uint8 colours far from one another (hues by the golden ratio)."""
-    hues = (np.arange(classes) * 0.618034) % 1
-    bright = 160 + 70 * (np.arange(classes) % 2)
-    hsv = np.stack([hues * 255, np.full(classes, 180), bright], axis=1).astype(np.uint8)
-    colours: npt.NDArray[np.uint8] = np.asarray(Image.fromarray(hsv[None], "HSV").convert("RGB"))[0]
-    return colours

@@ -13,6 +13,7 @@ import numpy as np
 
 from data2vec.data.labelled.example import Example
 from data2vec.evaluation.metrics import Confusion
+from data2vec.tasks.figures import STYLE
 from data2vec.tasks.run import Evaluation
 from data2vec.tasks.task import Downstream, Prediction
 
@@ -21,8 +22,8 @@ table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .7em;text-align:
 th{border-bottom:1px solid #999}.n{text-align:right}.wrong{background:#fbe9e7}h2{margin-top:2em}"""
 
 
-def write_evaluation(task: Downstream, found: Evaluation, folder: Path) -> None:
-    """Write ``scores.json``, ``predictions.jsonl`` and ``report.html``."""
+def write_evaluation(task: Downstream, found: Evaluation, folder: Path, pictures: Sequence[str] = ()) -> None:
+    """Write ``scores.json``, ``predictions.jsonl`` and ``report.html``, with `pictures` (HTML) in it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(json.dumps(known(found.scores), indent=2) + "\n", encoding="utf-8")
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
@@ -30,7 +31,7 @@ def write_evaluation(task: Downstream, found: Evaluation, folder: Path) -> None:
             said = {name: value for name, value in prediction.items() if not isinstance(value, np.ndarray)}
             row = {**said, "target": plain(example.target)}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    (folder / "report.html").write_text(page(task, found), encoding="utf-8")
+    (folder / "report.html").write_text(page(task, found, pictures), encoding="utf-8")
 
 
 def known(scores: Mapping[str, float]) -> dict[str, float | None]:
@@ -47,17 +48,24 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple | list) else str(value)
 
 
-def page(task: Downstream, found: Evaluation) -> str:
-    """One page without anything from elsewhere: scores, confusions, examples."""
+def page(task: Downstream, found: Evaluation, pictures: Sequence[str] = ()) -> str:
+    """One page without anything from elsewhere: scores, confusions, pictures, examples."""
     name = type(task.model).__name__
     parts = [f"<h1>{html.escape(name)}</h1><p>{len(found.examples)} examples</p>"]
     parts.append(_table(["", ""], [(key, f"{value:.4f}") for key, value in found.scores.items()]))
     confusion = getattr(task, "confusion", None)
     if confusion is not None and (counted := confusion(found.examples, found.predictions)) is not None:
         parts += ["<h2>What is taken for what</h2>", confusion_table(counted)]
+    if any(pictures):
+        parts += ["<h2>Pictures</h2>", *pictures]
     parts += ["<h2>Examples</h2>", example_table(found.examples, found.predictions)]
-    head = f'<meta charset="utf-8"><title>{html.escape(name)}</title><style>{_STYLE}</style>'
-    return f"<!doctype html><html><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+    return whole_page(name, "".join(parts))
+
+
+def whole_page(title: str, body: str) -> str:
+    """HTML that needs nothing from elsewhere."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}\n{STYLE}</style>'
+    return f"<!doctype html><html><head>{head}</head><body>{body}</body></html>\n"
 
 
 def confusion_table(confusion: Confusion) -> str:

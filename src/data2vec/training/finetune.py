@@ -20,6 +20,7 @@ from data2vec.data.skips import SkipLog, Skipped
 from data2vec.errors import UserError, require
 from data2vec.recipes.finetune import FinetuneConfig
 from data2vec.tasks.config import DecodeConfig
+from data2vec.tasks.look import features_plot, look
 from data2vec.tasks.names import model_folder, task_class
 from data2vec.tasks.report import write_evaluation
 from data2vec.tasks.run import evaluate, usable
@@ -199,7 +200,13 @@ def _finish(cls: Any, dev: Sequence[Item], config: FinetuneConfig, run: RunFolde
 
 
 def evaluate_model(
-    data: Path, folder: str | Path, config: FinetuneConfig, out: Path, *, decode: DecodeConfig | None = None
+    data: Path,
+    folder: str | Path,
+    config: FinetuneConfig,
+    out: Path,
+    *,
+    decode: DecodeConfig | None = None,
+    pictures: int = 0,
 ) -> dict[str, float]:
     """Judge a fine-tuned model on the held-out side of labelled files (on all of them where they have no sides).
 
@@ -209,6 +216,7 @@ def evaluate_model(
         config: how the data are read.
         out: for scores, predictions and the report.
         decode: of speech recognition.
+        pictures: examples that the report shows pictures of; 0 for none, of the features either.
 
     Returns:
         The scores.
@@ -228,7 +236,10 @@ def evaluate_model(
     if unlabelled is not None:
         raise UserError(f"{unlabelled.source}: has no label to be judged by; `data2vec predict` needs none")
     found = evaluate(task, items, config.budget)
-    write_evaluation(task, found, out)
+    shown: list[str] = []
+    if pictures:
+        shown = [features_plot(task, items, config.budget), *look(task, items, found.predictions, pictures)]
+    write_evaluation(task, found, out, shown)
     return found.scores
 
 
