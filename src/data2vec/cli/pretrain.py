@@ -65,17 +65,23 @@ def main(argv: Sequence[str]) -> int:
         print(_USAGE)
         return 0
     arguments = read_arguments(argv[0], argv[1:])
+    init = None if arguments.resume else arguments.init
+    data = arguments.config.data
+    if init is not None and isinstance(data, TextDataConfig) and data.tokenizer is None:
+        raise UserError(
+            f"no tokenizer.json beside the weights of {init}, and the tokens of a new one would not be the model's: "
+            "give its own with --data.tokenizer"
+        )
 
     from data2vec.training.pretrain import run_pretraining  # loads torch, which --help does without
 
-    init = arguments.init
     run = run_pretraining(
         arguments.config,
         arguments.path,
         arguments.out,
         resume=arguments.resume,
         device=arguments.device,
-        init=None if init is None or arguments.resume else lambda task: restore(_load(init), task),
+        init=None if init is None else lambda task: restore(_load(init), task),
     )
     return run.exit_code
 
@@ -148,7 +154,7 @@ def continued(config: PretrainConfig, checkpoint: Checkpoint, source: Path) -> P
             changes["model"] = model.replace(use_mask_token=True)
         changes["data"] = replace(config.data, image_size=model.image_shape[0])
     if isinstance(model, Data2VecTextConfig) and isinstance(config.data, TextDataConfig):
-        folder = source / "model" if (source / "model").is_dir() else source
+        folder = Path(checkpoint.report.source).parent  # of a hub id too
         changes["data"] = replace(
             config.data,
             block_size=min(config.data.block_size, model.max_length),

@@ -82,11 +82,13 @@ def _original_file(target: Path, checkpoint: Checkpoint) -> Path:
 def _check(checkpoint: Checkpoint, target: Path, to: Target) -> None:
     """Hold what was written against what was read."""
     again = load_checkpoint(target, num_attention_heads=_heads(checkpoint))
-    added = "encoder.positions.weight"  # into which a token type is folded for fairseq
+    made = checkpoint.report.made if to == "fairseq" else {}
+    added = "encoder.positions.weight"  # into which a token type is folded
+    folded = {f"{owner}{added}" for owner in ("", "teacher.")} & made.keys()
+    folded |= {name.replace("positions", "token_types") for name in folded}
     for name, tensor in checkpoint.tensors.items():
-        if to == "hf" and name.startswith(PRETRAINING):
-            continue
-        if to == "fairseq" and added in checkpoint.report.made and name in (added, "encoder.token_types.weight"):
+        left_out = name in checkpoint.report.dropped or (to == "hf" and name.startswith(PRETRAINING))
+        if left_out or name in folded or (to == "fairseq" and name == "teacher.encoder.token_types.weight"):
             continue
         other = again.tensors.get(name)
         if other is None or not same_bits(tensor, other):

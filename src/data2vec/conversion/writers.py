@@ -88,13 +88,19 @@ def _student(checkpoint: Checkpoint) -> dict[str, Tensor]:
         for name in ("pooler.weight", "pooler.bias"):
             if tensors.pop(name, None) is not None:
                 checkpoint.report.dropped[name] = "fairseq's model has no pooler"
+    _fold_types(tensors, checkpoint, "")
+    return tensors
+
+
+def _fold_types(tensors: dict[str, Tensor], checkpoint: Checkpoint, owner: str) -> None:
+    """Add the one token type to the positions: fairseq's model has none."""
     types = tensors.pop("encoder.token_types.weight", None)
-    if types is not None and types.count_nonzero():
+    if types is not None and types.count_nonzero() and "encoder.positions.weight" in tensors:
         if len(types) > 1:
             raise CheckpointError(f"{len(types)} token types: fairseq's model has none")
         tensors["encoder.positions.weight"] = tensors["encoder.positions.weight"] + types
-        checkpoint.report.made["encoder.positions.weight"] = "with the one token type added, which fairseq lacks"
-    return tensors
+        why = "with the one token type added, which fairseq lacks"
+        checkpoint.report.made[f"{owner}encoder.positions.weight"] = why
 
 
 def _renamed(layout: Original, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -131,9 +137,12 @@ def _teacher(checkpoint: Checkpoint, layout: Original, student: Mapping[str, Any
     ours = {name.removeprefix("teacher."): t for name, t in checkpoint.tensors.items() if name.startswith("teacher.")}
     if not ours:
         return {}
-    ours.pop("encoder.token_types.weight", None)
+    _fold_types(ours, checkpoint, "teacher.")
     nested = bool(layout.ema_prefix)
-    given = _renamed(layout, {n: t for n, t in ours.items() if not nested or n.startswith(_AVERAGED)})
+    for name in [name for name in ours if nested and not name.startswith(_AVERAGED)]:
+        del ours[name]
+        checkpoint.report.dropped[f"teacher.{name}"] = "the original's teacher takes the student's"
+    given = _renamed(layout, ours)
     given |= {n: t for n, t in student.items() if n.endswith("_index") and layout is VISION}
     if _only_blocks(checkpoint):
         given = {name: tensor for name, tensor in given.items() if name.startswith("blocks.")}

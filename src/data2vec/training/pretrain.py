@@ -169,6 +169,9 @@ def fit_vocabulary(config: PretrainConfig, samples: Data, *, grown: bool = False
         config: the recipe.
         samples: the data.
         grown: the model has a word table already: it keeps rows that no token of the tokenizer has.
+
+    Raises:
+        UserError: `grown`, and the tokenizer has more tokens than the table has rows.
     """
     if not isinstance(samples, TextData):
         return config
@@ -176,7 +179,12 @@ def fit_vocabulary(config: PretrainConfig, samples: Data, *, grown: bool = False
     changes = {f"{name}_token_id": ids[name] for name in ("pad", "bos", "eos", "mask")}
     size = samples.tokenizer.get_vocab_size()
     if grown and isinstance(config.model, Data2VecTextConfig):
-        size = max(size, config.model.vocab_size)
+        if size > config.model.vocab_size:
+            raise UserError(
+                f"data.tokenizer: {size} tokens, but the model to continue from has a word table of "
+                f"{config.model.vocab_size} rows: use the tokenizer it was trained with"
+            )
+        size = config.model.vocab_size
     model = config.model.replace(vocab_size=size, **changes)
     return replace(config, model=model)
 
