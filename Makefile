@@ -6,14 +6,19 @@ EXTRAS ?= dev
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
+# Where it is, the tests run transformers 4 beside transformers 5; a Python of your own can be named instead.
+ORACLE4 ?= .venv4
+ORACLE4_READY := $(ORACLE4)/.ready
+export DATA2VEC_TRANSFORMERS4_PYTHON ?= $(if $(wildcard $(ORACLE4_READY)),$(abspath $(ORACLE4))/bin/python)
+
 # Two test workers with one thread each beat one worker with two (measured: see CONTRIBUTING.md).
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all check format bench docs clean
+.PHONY: help setup oracle4 demo test test-all check format bench docs clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## create .venv with everything that tests and the demo need
 
@@ -22,6 +27,13 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt torch
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+oracle4: $(ORACLE4_READY) ## create .venv4 with transformers 4, against which make test then compares too
+
+$(ORACLE4_READY): tests/parity/transformers4.txt
+	test -x $(ORACLE4)/bin/python || $(PYTHON) -m venv $(ORACLE4)
+	$(ORACLE4)/bin/python -m pip install --quiet --requirement $<
 	@touch $@
 
 demo: $(READY) ## pre-train on embedded data in all three modalities and show what was learned
@@ -52,4 +64,4 @@ docs: $(READY) ## build the documentation into site/
 	$(PY) -m mkdocs build --strict
 
 clean: ## remove what the targets made, the environment too
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ORACLE4) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
