@@ -81,6 +81,15 @@ def test_tuples_of_the_base_model_and_of_the_segmenter(tiny: Config, pixels: Pix
     assert (loss.shape, logits.shape) == ((1,), (2, 3, 16, 16))
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", [TFData2VecVisionForImageClassification, TFData2VecVisionForSemanticSegmentation])
+def test_graphs_and_xla_compute_the_same(kind: Any, tiny: Config, pixels: Pixels, lively: Callable[[Any], Any]) -> None:
+    model, x = lively(kind(tiny())), pixels()
+    for compiled in (False, True):
+        call = tf.function(lambda pixels: model(pixels).logits, jit_compile=compiled)
+        assert worst(call(x), model(x).logits) < 1e-5
+
+
 def test_functional_models(tiny: Config, pixels: Pixels) -> None:
     model, x = TFData2VecVisionForImageClassification(tiny()), pixels()
     inputs = keras.Input((3, 16, 16))
