@@ -302,3 +302,27 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     again = Data2VecTextForMaskedLM.from_pretrained(tmp_path)
     assert torch.equal(again.head.decoder.weight, untied.head.decoder.weight)
     assert not torch.equal(again.head.decoder.weight, again.get_input_embeddings().weight)
+
+
+# ---- pooling
+
+
+def test_texts_are_classified_by_their_first_token_or_by_the_mean_of_valid_ones() -> None:
+    ids, mask = zoo.text_batch((9, 5)).values()
+    for pooling in ("cls", "mean"):
+        model = zoo.build("Data2VecTextForSequenceClassification", classifier_pooling=pooling).eval()
+        together = model(ids, mask).logits
+        alone = model(ids[1:, :5]).logits
+        assert torch.allclose(together[1:], alone, rtol=1e-5, atol=1e-6)
+        features = model.base_model(ids, mask).last_hidden_state
+        wanted = torch.stack([features[0, :9].mean(0), features[1, :5].mean(0)])
+        wanted = features[:, 0] if pooling == "cls" else wanted
+        assert torch.allclose(model.head(wanted), together, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mean_without_mask_leaves_padding_out() -> None:
+    model = zoo.build("Data2VecTextForSequenceClassification", classifier_pooling="mean").eval()
+    ids, mask = zoo.text_batch((9, 5)).values()
+    assert torch.equal(model(ids).logits[:1], model(ids, mask).logits[:1])
+    features = model.base_model(ids).last_hidden_state[1, :5].mean(0)
+    assert torch.allclose(model(ids).logits[1], model.head(features), rtol=1e-5, atol=1e-6)

@@ -17,6 +17,8 @@ class Data2VecTextConfig(PretrainedConfig):
         position_embedding_type: ``absolute``, or the relative forms that the documentation describes.
         mask_token_id: the id that hides a token in pre-training; None means the last id, as in the published
             vocabulary.
+        classifier_pooling: what a whole text is classified by: ``cls``, the first token as published, or ``mean``, the
+            mean of the valid ones, which an encoder that never trained its first token needs less data for.
     """
 
     model_type: ClassVar[str] = "data2vec-text"
@@ -41,6 +43,7 @@ class Data2VecTextConfig(PretrainedConfig):
     add_cross_attention: bool = False
     use_cache: bool = True
     classifier_dropout: float | None = ranged(None, low=0.0, high=1.0)
+    classifier_pooling: Literal["cls", "mean"] = "cls"
     mask_token_id: int | None = ranged(None, low=0)
     encoder_hidden_size: int | None = ranged(None, low=1)
 

@@ -60,7 +60,7 @@ class LanguageModelHead(nn.Module):
 
 
 class TextClassificationHead(nn.Module):
-    """Dropout, linear map, tanh, dropout, linear map, of the first token (RoBERTa's)."""
+    """Dropout, linear map, tanh, dropout, linear map, of a text's features (RoBERTa's)."""
 
     def __init__(self, width: int, labels: int, dropout: float) -> None:
         super().__init__()
@@ -69,10 +69,20 @@ class TextClassificationHead(nn.Module):
         self.labels = nn.Linear(width, labels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, H) -> (B, labels)."""
-        first = torch.tanh(self.hidden(self.dropout(x[:, 0])))
-        scores: Tensor = self.labels(self.dropout(first))
+        """(B, H) -> (B, labels)."""
+        hidden = torch.tanh(self.hidden(self.dropout(x)))
+        scores: Tensor = self.labels(self.dropout(hidden))
         return scores
+
+
+def pool(config: Data2VecTextConfig, x: Tensor, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+    """Tokens (B, L, H) -> texts (B, H), as `classifier_pooling` says; valid tokens alone count in a mean."""
+    if config.classifier_pooling == "cls":
+        return x[:, 0]
+    if attention_mask is None:
+        attention_mask = x.new_ones(x.shape[:2]) if input_ids is None else input_ids != config.pad_token_id
+    valid = attention_mask.to(x.dtype)[..., None]
+    return (x * valid).sum(1) / valid.sum(1).clamp(min=1)
 
 
 def span_loss(start_logits: Tensor, end_logits: Tensor, start: Tensor, end: Tensor) -> Tensor:
@@ -308,7 +318,7 @@ class Data2VecTextForSequenceClassification(_TextHeadModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        logits = self.head(base.last_hidden_state)
+        logits = self.head(pool(self.config, base.last_hidden_state, input_ids, attention_mask))
         loss = None if labels is None else classification(logits, labels, self.config)
         return self.finish(SequenceClassifierOutput(loss, logits, base.hidden_states, base.attentions), return_dict)
 
