@@ -22,9 +22,16 @@ CONFIG_FILE = "config.json"
 Activation = str | Callable[..., Any]
 
 
-def ranged(default: Any, low: float | None = None, high: float | None = None, *, above: float | None = None) -> Any:
-    """A dataclass field with a range: ``low <= value <= high`` and ``value > above``, for each item of a tuple too."""
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
+def ranged(
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A dataclass field with a range: ``low <= value <= high``, ``above < value < below``; for items of a tuple too."""
+    return field(default=default, metadata={"low": low, "high": high, "above": above, "below": below})
 
 
 def positive(default: int) -> Any:
@@ -55,6 +62,13 @@ def check_fields(owner: Any, label: str | None = None) -> None:
         value = _fit(getattr(owner, item.name), hints[item.name], f"{label}.{item.name}")
         _check_range(value, item.metadata, f"{label}.{item.name}")
         object.__setattr__(owner, item.name, value)
+
+
+def check_order(owner: Any, label: str, smaller: str, larger: str) -> None:
+    """UserError unless field `smaller` is at most field `larger`; None fits everything."""
+    low, high = getattr(owner, smaller), getattr(owner, larger)
+    if low is not None and high is not None and low > high:
+        raise UserError(f"{label}.{larger}={high} must be at least {label}.{smaller}={low}")
 
 
 _hints: dict[type, dict[str, Any]] = {}
@@ -119,6 +133,8 @@ def _check_range(value: Any, limits: Mapping[str, Any], name: str) -> None:
             raise UserError(f"{name} must be {span}, not {item!r}")
         if above is not None and item <= above:
             raise UserError(f"{name} must be above {above}, not {item!r}")
+        if (below := limits.get("below")) is not None and item >= below:
+            raise UserError(f"{name} must be below {below}, not {item!r}")
 
 
 @dataclass(kw_only=True)

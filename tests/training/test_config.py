@@ -32,7 +32,7 @@ from data2vec.training.config import OptimConfig, TrainConfig
     ],
 )
 def test_optimizer_values(name: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"^{name} = "):
+    with pytest.raises(UserError, match=rf"optim\.{name}\b"):
         OptimConfig(**{name: value})
 
 
@@ -53,7 +53,7 @@ def test_optimizer_values(name: str, value: Any) -> None:
     ],
 )
 def test_loop_values(name: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"^{name} = "):
+    with pytest.raises(UserError, match=rf"train\.{name}\b"):
         TrainConfig(**{"updates": 1, name: value})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from data2vec.configuration import check_fields, check_order, positive, probability, ranged
 from data2vec.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,17 +30,16 @@ class LoaderConfig:
         max_bad_share: stop when more than this share of the files cannot be used.
     """
 
-    seed: int = 1
-    workers: int = 2
-    prefetch: int = 4
+    seed: int = ranged(1, low=0)
+    workers: int = ranged(2, low=0)
+    prefetch: int = positive(4)
     pin_memory: bool = False
-    bucket_ratio: float = 0.05
+    bucket_ratio: float = ranged(0.05, low=0)
     drop_last: bool = False
-    max_bad_share: float = 0.01
+    max_bad_share: float = probability(0.01)
 
     def __post_init__(self) -> None:
-        _at_least(self, seed=0, workers=0, prefetch=1, bucket_ratio=0)
-        _within(self, "max_bad_share", 0, 1)
+        check_fields(self, "loader")
 
 
 @dataclass(frozen=True)
@@ -58,26 +58,23 @@ class AudioDataConfig:
         batch_samples: rows x crop of one optimizer step, over all processes.
     """
 
-    sampling_rate: int = 16_000
-    min_samples: int = 32_000
-    max_samples: int = 320_000
-    min_crop: int | None = None
-    concatenate: int | None = None
-    segment_samples: int = 960_000
+    sampling_rate: int = positive(16_000)
+    min_samples: int = positive(32_000)
+    max_samples: int = positive(320_000)
+    min_crop: int | None = ranged(None, low=1)
+    concatenate: int | None = ranged(None, low=1)
+    segment_samples: int = positive(960_000)
     normalize: bool = True
-    batch_samples: int = 3_800_000
+    batch_samples: int = positive(3_800_000)
 
     def __post_init__(self) -> None:
-        _at_least(self, sampling_rate=1, min_samples=1, batch_samples=1)
-        _at_least(self, max_samples=1 if self.concatenate else self.min_samples, segment_samples=self.max_samples)
-        if self.min_crop is not None:
-            _within(self, "min_crop", 1, self.max_samples)
-        if self.concatenate is not None:
-            _at_least(self, concatenate=self.min_crop or 1)
-        if self.batch_samples < self.max_samples:
-            raise UserError(
-                f"data.batch_samples={self.batch_samples} is less than one crop (data.max_samples={self.max_samples})"
-            )
+        check_fields(self, "data")
+        if self.concatenate is None:
+            check_order(self, "data", "min_samples", "max_samples")
+        check_order(self, "data", "min_crop", "max_samples")
+        check_order(self, "data", "min_crop", "concatenate")
+        check_order(self, "data", "max_samples", "segment_samples")
+        check_order(self, "data", "max_samples", "batch_samples")
 
     @property
     def batch_size(self) -> int:
@@ -101,22 +98,18 @@ class VisionDataConfig:
         batch_images: images of one optimizer step, over all processes.
     """
 
-    image_size: int = 224
+    image_size: int = positive(224)
     augment: Augment = "jitter_flip_crop"
-    scale: tuple[float, float] = (0.08, 1.0)
-    jitter: float = 0.4
+    scale: tuple[float, float] = ranged((0.08, 1.0), high=1, above=0)
+    jitter: float = probability(0.4)
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    batch_images: int = 2048
+    std: tuple[float, float, float] = ranged(IMAGENET_STD, above=0)
+    batch_images: int = positive(2048)
 
     def __post_init__(self) -> None:
-        _at_least(self, image_size=1, batch_images=1)
-        _within(self, "jitter", 0, 1)
-        _one_of(self, "augment", Augment)
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UserError(f"data.scale={self.scale} must be two shares of the area: 0 < smallest <= largest <= 1")
-        if min(self.std) <= 0:
-            raise UserError(f"data.std={self.std} must be positive")
+        check_fields(self, "data")
+        if self.scale[0] > self.scale[1]:
+            raise UserError(f"data.scale={self.scale} must be two shares of the area, the smaller one first")
 
     @property
     def batch_size(self) -> int:
@@ -141,19 +134,18 @@ class TextDataConfig:
         batch_tokens: rows x row length of one optimizer step, over all processes.
     """
 
-    block_size: int = 512
+    block_size: int = ranged(512, low=4)
     blocks: Blocks = "stream"
     documents: Documents = "auto"
     column: str = "text"
     tokenizer: str | None = None
-    vocab_size: int = 32_768
+    vocab_size: int = ranged(32_768, low=261)  # 256 bytes, 5 special tokens
     lowercase: bool = False
-    batch_tokens: int = 131_072
+    batch_tokens: int = positive(131_072)
 
     def __post_init__(self) -> None:
-        _at_least(self, block_size=4, vocab_size=261, batch_tokens=self.block_size)  # 261: 256 bytes, 5 special tokens
-        _one_of(self, "blocks", Blocks)
-        _one_of(self, "documents", Documents)
+        check_fields(self, "data")
+        check_order(self, "data", "block_size", "batch_tokens")
 
     @property
     def batch_size(self) -> int:
@@ -162,21 +154,3 @@ class TextDataConfig:
 
 
 DataConfig = AudioDataConfig | VisionDataConfig | TextDataConfig
-
-
-def _at_least(config: object, **floors: float) -> None:
-    for name, floor in floors.items():
-        if not getattr(config, name) >= floor:
-            raise UserError(f"data.{name}={getattr(config, name)} must be at least {floor}")
-
-
-def _within(config: object, name: str, low: float, high: float) -> None:
-    if not low <= getattr(config, name) <= high:
-        raise UserError(f"data.{name}={getattr(config, name)} must lie in {low} .. {high}")
-
-
-def _one_of(config: object, name: str, choices: object) -> None:
-    known: tuple[str, ...] = getattr(choices, "__args__", ())
-    assert known
-    if getattr(config, name) not in known:
-        raise UserError(f"data.{name}={getattr(config, name)!r} is none of {', '.join(known)}")

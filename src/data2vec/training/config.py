@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from data2vec.configuration import check_fields, check_order, positive, ranged
 from data2vec.errors import UserError
-
-
-def _need(holds: bool, name: str, value: Any, rule: str) -> None:
-    if not holds:
-        raise UserError(f"{name} = {value!r}: must be {rule}")
 
 
 @dataclass(frozen=True)
@@ -41,45 +38,30 @@ class OptimConfig:
     """
 
     optimizer: Literal["adam_fairseq", "adamw"] = "adam_fairseq"
-    lr: float = 5e-4
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    weight_decay: float = 0.01
+    lr: float = ranged(5e-4, above=0, below=math.inf)
+    betas: tuple[float, float] = ranged((0.9, 0.98), low=0, below=1)
+    eps: float = ranged(1e-6, above=0, below=1)
+    weight_decay: float = ranged(0.01, low=0)
     decay: Literal["matrices", "all"] = "matrices"
     no_weight_decay: tuple[str, ...] = ("cls_token", "positions", "positions.weight", "alibi_scale")
-    clip_norm: float = 0.0
+    clip_norm: float = ranged(0.0, low=0, below=math.inf)
     schedule: Literal["cosine", "tri_stage", "polynomial", "constant"] = "cosine"
-    warmup: float = 0.03
-    hold: float = 0.9
-    init_scale: float = 0.0
-    final_scale: float = 0.0
-    power: float = 1.0
+    warmup: float = ranged(0.03, low=0, below=math.inf)
+    hold: float = ranged(0.9, low=0, below=math.inf)
+    init_scale: float = ranged(0.0, low=0, below=math.inf)
+    final_scale: float = ranged(0.0, low=0, below=math.inf)
+    power: float = ranged(1.0, above=0)
     lr_scale: dict[str, float] = field(default_factory=dict)
-    layer_decay: float = 1.0
+    layer_decay: float = ranged(1.0, high=1, above=0)
 
     def __post_init__(self) -> None:
-        _need(self.optimizer in ("adam_fairseq", "adamw"), "optimizer", self.optimizer, "adam_fairseq or adamw")
-        _need(self.decay in ("matrices", "all"), "decay", self.decay, "matrices or all")
-        schedules = ("cosine", "tri_stage", "polynomial", "constant")
-        _need(self.schedule in schedules, "schedule", self.schedule, "one of " + ", ".join(schedules))
-        _need(0 < self.lr < float("inf"), "lr", self.lr, "a positive number")
-        _need(
-            len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)"
-        )
-        _need(0 < self.eps < 1, "eps", self.eps, "in (0, 1)")
-        _need(0 <= self.weight_decay * self.lr < 1, "weight_decay", self.weight_decay, ">= 0 and below 1 / lr")
-        for name in ("clip_norm", "warmup", "hold", "init_scale", "final_scale"):
-            value = getattr(self, name)
-            _need(0 <= value < float("inf"), name, value, ">= 0 (0 turns it off)")
-        _need(
-            self.schedule != "tri_stage" or self.final_scale > 0,
-            "final_scale",
-            self.final_scale,
-            "> 0 for tri_stage, whose decay is exponential",
-        )
-        _need(self.power > 0, "power", self.power, "> 0")
-        _need(all(scale >= 0 for scale in self.lr_scale.values()), "lr_scale", self.lr_scale, "factors >= 0")
-        _need(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "in (0, 1]")
+        check_fields(self, "optim")
+        if self.weight_decay * self.lr >= 1:
+            raise UserError(f"optim.weight_decay={self.weight_decay} times optim.lr={self.lr} must be below 1")
+        if self.schedule == "tri_stage" and self.final_scale == 0:
+            raise UserError("optim.final_scale=0: tri_stage decays exponentially and needs a rate above 0 to end at")
+        if min(self.lr_scale.values(), default=0) < 0:
+            raise UserError(f"optim.lr_scale={self.lr_scale}: factors must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -117,48 +99,34 @@ class TrainConfig:
         wandb: also log to this Weights & Biases project (extra ``wandb``); "" is off.
     """
 
-    updates: int | None = None
-    max_minutes: float | None = None
+    updates: int | None = ranged(None, low=1)
+    max_minutes: float | None = ranged(None, above=0)
     clock: Literal["wall", "cpu"] = "wall"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    accumulate: int = 1
+    accumulate: int = positive(1)
     compile: bool = False
     compile_backend: str = "inductor"
     checkpoint_activations: bool = False
     find_unused_parameters: bool = True
-    seed: int = 0
-    log_every: int = 50
-    save_every: int = 0
-    save_minutes: float = 10.0
-    keep_last: int = 3
-    max_bad_steps: int = 20
-    loss_scale: float = 128.0
-    loss_scale_window: int = 2000
-    min_loss_scale: float = 1e-4
+    seed: int = ranged(0, low=0)
+    log_every: int = positive(50)
+    save_every: int = ranged(0, low=0)
+    save_minutes: float = ranged(10.0, low=0)
+    keep_last: int = positive(3)
+    max_bad_steps: int = positive(20)
+    loss_scale: float = ranged(128.0, above=0)
+    loss_scale_window: int = positive(2000)
+    min_loss_scale: float = ranged(1e-4, above=0)
     stop_on_collapse: bool = False
-    eval_every: int = 0
+    eval_every: int = ranged(0, low=0)
     metric: str = ""
     maximize: bool = True
-    patience: int = 0
+    patience: int = ranged(0, low=0)
     tensorboard: bool = False
     wandb: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self, "train")
+        check_order(self, "train", "min_loss_scale", "loss_scale")
         if self.updates is None and self.max_minutes is None:
             raise UserError("updates and max_minutes are both unset: say how long to train")
-        _need(self.updates is None or self.updates >= 1, "updates", self.updates, ">= 1")
-        _need(self.max_minutes is None or self.max_minutes > 0, "max_minutes", self.max_minutes, "> 0")
-        _need(self.clock in ("wall", "cpu"), "clock", self.clock, "wall or cpu")
-        precisions = ("auto", "fp32", "bf16", "fp16")
-        _need(self.precision in precisions, "precision", self.precision, "one of " + ", ".join(precisions))
-        for name in ("accumulate", "log_every", "keep_last", "max_bad_steps", "loss_scale_window"):
-            _need(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("save_every", "save_minutes", "eval_every", "patience", "seed"):
-            _need(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        _need(self.loss_scale > 0, "loss_scale", self.loss_scale, "> 0")
-        _need(
-            0 < self.min_loss_scale <= self.loss_scale,
-            "min_loss_scale",
-            self.min_loss_scale,
-            "> 0 and at most loss_scale",
-        )
