@@ -6,6 +6,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.conversion.made import Dump, content, equal, read_dump
@@ -18,6 +19,7 @@ from data2vec.conversion.loading import load_checkpoint
 from data2vec.conversion.torch_files import read_torch_file
 from data2vec.objectives.config import Data2Vec2ObjectiveConfig, DecoderConfig, EmaConfig, TargetConfig
 from data2vec.objectives.v2 import Data2Vec2Objective
+from data2vec.pipelines.pipeline import pipeline
 
 MODALITIES = ["audio", "text", "image"]
 OURS = {"audio": "audio", "text": "text", "image": "vision"}
@@ -277,6 +279,48 @@ def test_fine_tuned_round_trip(oracle_dir: Path, tmp_path: Path, modality: str) 
     back = read_torch_file(tmp_path / "back.pt").content["model"]
     assert set(back) == set(weights)
     assert all(same_bits(back[name], weights[name]) for name in back)
+
+
+def logits_of(features: Tensor, weights: dict[str, Tensor], modality: str) -> Tensor:
+    """What the original's head makes of its encoder's output, by the formulas of `wav2vec_asr.py`,
+    `mae_image_classification.py` and `data2vec_text_classification.py`."""
+    linear, stem = torch.nn.functional.linear, "classification_heads.sentence_classification_head."
+    if modality == "audio":
+        return linear(features, weights["w2v_encoder.proj.weight"], weights["w2v_encoder.proj.bias"])
+    if modality == "image":
+        gain, shift = weights["fc_norm.weight"], weights["fc_norm.bias"]
+        pooled = torch.nn.functional.layer_norm(features.mean(1), gain.shape, gain, shift, 1e-6)
+        return linear(pooled, weights["head.weight"], weights["head.bias"])
+    dense = linear(features[:, 0], weights[f"{stem}dense.weight"], weights[f"{stem}dense.bias"]).tanh()
+    return linear(dense, weights[f"{stem}out_proj.weight"], weights[f"{stem}out_proj.bias"])
+
+
+@pytest.mark.parametrize(
+    ("modality", "name", "task"),
+    [
+        ("audio", "Data2Vec2AudioForCTC", "automatic-speech-recognition"),
+        ("image", "Data2Vec2VisionForImageClassification", "image-classification"),
+        ("text", "Data2Vec2TextForSequenceClassification", ""),
+    ],
+)
+def test_fine_tuned_files_predict_as_the_original(
+    oracle_dir: Path, tmp_path: Path, modality: str, name: str, task: str
+) -> None:
+    dump = read_dump(oracle_dir, modality, 2)
+    made, weights = fine_tuned(dump, modality)
+    torch.save(made, tmp_path / "tuned.pt")
+    (tmp_path / "dict.ltr.txt").write_text("| 3\nE 2\nT 1\n", encoding="utf-8")  # 7 rows: four are special
+    convert(tmp_path / "tuned.pt", tmp_path / "ours", check=True)
+    model = load_checkpoint(tmp_path / "ours").model()
+    assert type(model).__name__ == name
+    case = dump["cases"]["base"]
+    expected = logits_of(case["unmasked_features_x"], weights, modality)
+    with torch.no_grad():
+        close(model(**{INPUT[modality]: case["source"]}).logits, expected)
+    if task:
+        given = case["source"][0].numpy() if modality == "audio" else np.zeros((40, 30, 3), np.uint8)
+        answer = pipeline(task, tmp_path / "ours")(given)
+        assert set(answer["text"]) <= set(" ET") if modality == "audio" else len(answer) == 5
 
 
 def test_settings_change_nothing_that_shapes_say(oracle_dir: Path, tmp_path: Path) -> None:
