@@ -1,6 +1,8 @@
 """What fine-tuning adds to the trainer: freezing, adapters, mixing, balance, resume, and clear lines for bad input."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,11 +16,12 @@ from PIL import Image
 
 from data2vec.cli.main import main
 from data2vec.data.labelled.augment import cutmix, erase, mixup, rand_augment, smooth
-from data2vec.data.labelled.example import Example
+from data2vec.data.labelled.example import Example, divide
 from data2vec.models.text.heads import Data2VecTextForSequenceClassification
 from data2vec.recipes.finetune import FINETUNE, FinetuneConfig
 from data2vec.tasks.config import AugmentConfig, LabelledConfig
-from data2vec.tasks.run import batches, usable
+from data2vec.tasks.names import task_class
+from data2vec.tasks.run import batches, inputs_of, usable
 from data2vec.tasks.sentences import TextClassification
 from data2vec.tasks.task import Item, collate
 from data2vec.training.finetune import adapt, export
@@ -95,6 +98,52 @@ def test_adapters_learn_alone_and_merge_into_the_weights(task: TextClassificatio
     assert any("lora" in name for name, _ in task.model.named_parameters())  # the model in training is left alone
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "modality"),
+    [
+        ("audio-classification", "clips", "audio"),
+        ("asr", "strings", "audio"),
+        ("image-classification", "pictures", "vision"),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_adapters_on_sound_and_pictures(
+    name: str,
+    data: str,
+    modality: str,
+    version: int,
+    encoders: dict[str, Path],
+    encoders2: dict[str, Path],
+    labelled: Path,
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("peft", reason="needs the extra peft")
+    torch.manual_seed(0)
+    source = (encoders, encoders2)[version - 1][modality]
+    cls, config = task_class(name), LabelledConfig()
+    splits = divide(cls.read(labelled / data, config))
+    task = cls.begin(source, splits.train, config)
+    before = {key: value.clone() for key, value in task.model.base_model.state_dict().items()}
+    adapt(task, FinetuneConfig(**{**vars(FINETUNE[name]["little"]()), "lora": 2}))
+    items, _ = usable(task, splits.train[:4], train=True)
+    batch = collate([task.encode(item, None, AugmentConfig()) for item in items], task.fills)
+    supervised = SupervisedTask(task)
+    optimizer = torch.optim.SGD([p for p in supervised.parameters() if p.requires_grad], lr=0.5)
+    for _ in range(2):  # the first step moves lora_B only, off its zeros
+        optimizer.zero_grad()
+        supervised(batch).loss_sum.backward()
+        optimizer.step()
+    encoder = dict(task.model.base_model.named_parameters())
+    assert {key for key, p in encoder.items() if p.requires_grad} == {key for key in encoder if "lora" in key}
+    task.model.eval()
+    wanted = task.model(**inputs_of(batch)).logits
+    export(task, tmp_path)
+    again = cls.open(tmp_path)
+    torch.testing.assert_close(again.model.eval()(**inputs_of(batch)).logits, wanted, atol=1e-5, rtol=1e-4)
+    changed = {key for key, value in again.model.base_model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed and all("q_proj.weight" in key or "v_proj.weight" in key for key in changed)
+
+
 def test_classes_in_balance(task: TextClassification) -> None:
     examples = EXAMPLES + [Example(f"more {i}", "the dog good day", "1") for i in range(40)]
     items, _ = usable(task, examples)
@@ -142,6 +191,35 @@ def test_batches_hold_everything_once_within_the_budget(sizes: list[int], budget
 def run(data: Path, model: Path, out: Path, *more: str) -> int:
     command = ["finetune", "text-classification", str(data), "--model", str(model), "--out", str(out)]
     return main([*command, *QUICK.split(), *more])
+
+
+def test_bf16_reaches_the_losses_of_fp32(encoders: dict[str, Path], labelled: Path, tmp_path: Path) -> None:
+    steps = ["--train.updates", "4", "--set", "hidden_dropout_prob=0", "attention_probs_dropout_prob=0"]
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        assert run(labelled / "text.csv", encoders["text"], out, *steps, "--train.precision", precision) == 0
+        losses[precision] = logged_losses(out)
+    assert len(losses["fp32"]) == 4
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-2)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_two_processes_make_one_run(encoders: dict[str, Path], labelled: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "data2vec"]
+    where = [str(labelled / "text.csv"), "--model", str(encoders["text"]), "--out", str(tmp_path / "two")]
+    more = ["finetune", "text-classification", *where, *QUICK.split(), "--train.updates", "3"]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    losses = logged_losses(tmp_path / "two")
+    assert len(losses) == 3 and all(0 < loss < 2 for loss in losses)
+    assert TextClassification.open(tmp_path / "two/model").answer.names == ("0", "1")
+    assert json.loads((tmp_path / "two/evaluation/scores.json").read_text())["accuracy"] >= 0
+
+
+def logged_losses(out: Path) -> list[float]:
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if "loss" in record]
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_model(
