@@ -17,13 +17,13 @@ from data2vec.errors import UserError
 class Arguments:
     """Pre-train small models on speech, images and text that come with this installation, and show what they learned.
 
-    Nothing is downloaded. Two cores need about six minutes.
+    Nothing is downloaded. Two cores need about seven minutes.
 
     Attributes:
         out: a new folder for the files, the runs and report.html; runs/demo, or the next free number after it.
         only: the modalities wanted.
         methods: data2vec 1, data2vec 2, or both, at equal CPU time.
-        minutes: CPU time of each training.
+        minutes: CPU time of each training, more for text.
         seed: of data, weights, order and masks.
         fast: seconds instead of minutes: shows that everything works, and learns nothing.
     """

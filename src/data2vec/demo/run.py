@@ -20,7 +20,7 @@ import torch
 from data2vec.demo.outcome import Outcome, Point, Score, percent
 from data2vec.demo.pictures import write_digits
 from data2vec.demo.prose import write_prose
-from data2vec.demo.recipes import METHODS, RECIPES, recipe
+from data2vec.demo.recipes import METHODS, PATIENCE, RECIPES, recipe
 from data2vec.demo.report import page
 from data2vec.demo.speech import WORDS, write_speech
 from data2vec.errors import UserError, require
@@ -81,7 +81,7 @@ def run_demo(
         out: a new folder.
         modalities: of `RECIPES`.
         methods: of `METHODS`.
-        minutes: CPU time of each training; on two cores two run at a time.
+        minutes: CPU time of each training, more for text; on two cores two run at a time.
         seed: of data, weights, order and masks.
         small: a handful of files of each kind (for tests).
         tell: hears what happens.
@@ -97,7 +97,7 @@ def run_demo(
     for modality in modalities:
         tell(f"writing {modality} to {out / 'files' / modality}")
         _WRITE[modality](out / "files" / modality, small, seed)
-    jobs = [Job(modality, method, out, minutes, seed) for modality in modalities for method in methods]
+    jobs = [Job(each, method, out, minutes * PATIENCE[each], seed) for each in modalities for method in methods]
     outcomes = _run_all(jobs, tell)
     html = page(outcomes, (time.perf_counter() - began) / 60)
     (out / "report.html").write_text(html, encoding="utf-8")
