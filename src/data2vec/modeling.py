@@ -355,7 +355,7 @@ class PreTrainedModel(nn.Module):
     def _init_fresh(self, names: list[str]) -> None:
         """Initialise only `names`: a module that got some of its tensors from the file keeps those."""
         fresh = set(names)
-        for owner in {name.rpartition(".")[0] for name in names}:
+        for owner in dict.fromkeys(name.rpartition(".")[0] for name in names):  # not a set: seeds must repeat
             module = self.get_submodule(owner)
             dot = owner + "." if owner else ""
             kept = {leaf: t.clone() for leaf, t in _own(module).items() if dot + leaf not in fresh}

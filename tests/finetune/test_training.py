@@ -206,15 +206,28 @@ def test_bf16_reaches_the_losses_of_fp32(encoders: dict[str, Path], labelled: Pa
 
 
 def test_two_processes_make_one_run(encoders: dict[str, Path], labelled: Path, tmp_path: Path) -> None:
+    still = ["--set", "hidden_dropout_prob=0", "--set", "attention_probs_dropout_prob=0", "--train.updates", "3"]
+    assert run(labelled / "text.csv", encoders["text"], tmp_path / "one", *still) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "data2vec"]
     where = [str(labelled / "text.csv"), "--model", str(encoders["text"]), "--out", str(tmp_path / "two")]
-    more = ["finetune", "text-classification", *where, *QUICK.split(), "--train.updates", "3"]
+    more = ["finetune", "text-classification", *where, *QUICK.split(), *still]
     done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    losses = logged_losses(tmp_path / "two")
-    assert len(losses) == 3 and all(0 < loss < 2 for loss in losses)
+    losses = logged_losses(tmp_path / "one")
+    assert len(losses) == 3 and logged_losses(tmp_path / "two") == pytest.approx(losses, rel=1e-5)
     assert TextClassification.open(tmp_path / "two/model").answer.names == ("0", "1")
     assert json.loads((tmp_path / "two/evaluation/scores.json").read_text())["accuracy"] >= 0
+
+
+def test_fields_of_the_network_may_be_set_one_by_one_or_together(
+    encoders: dict[str, Path], labelled: Path, tmp_path: Path
+) -> None:
+    fields = ("hidden_dropout_prob=0", "attention_probs_dropout_prob=0")
+    for name, options in {"together": ["--set", *fields], "single": ["--set", fields[0], "--set", fields[1]]}.items():
+        out = tmp_path / name
+        assert run(labelled / "text.csv", encoders["text"], out, *options, "--train.updates", "1") == 0
+        network = json.loads((out / "run.json").read_text())["network"]
+        assert network["hidden_dropout_prob"] == network["attention_probs_dropout_prob"] == 0
 
 
 def logged_losses(out: Path) -> list[float]:

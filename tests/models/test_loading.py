@@ -175,3 +175,20 @@ def test_a_model_is_pushed_as_it_is_saved(tmp_path: Path, monkeypatch: pytest.Mo
     assert address == "https://hub/commit/1"
     wanted = {"repo_id": "me/mine", "commit_message": "First", "revision": "main", "create_pr": False}
     assert calls == [("token", "secret"), ("create", {"private": True, "exist_ok": True}), ("upload", wanted)]
+
+
+def test_new_parameters_are_drawn_in_the_order_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set's order changes from process to process, and with it what a seed gives."""
+    zoo.build("Data2VecTextModel").save_pretrained(tmp_path)
+    drawn = []
+    cls = data2vec.Data2VecTextForSequenceClassification
+    original = cls.init_module
+
+    def note(self: Any, module: nn.Module) -> None:
+        drawn.append(module)
+        original(self, module)
+
+    monkeypatch.setattr(cls, "init_module", note)
+    model = cls.from_pretrained(tmp_path)
+    places = {module: name for name, module in model.named_modules()}
+    assert [places[module] for module in drawn][-2:] == ["head.hidden", "head.labels"]

@@ -38,7 +38,7 @@ class Arguments:
         preset: the recipe to start from.
         resume: continue the run in `out`, with the values it was started with where none are given.
         device: auto, cpu, cuda, mps.
-        set: further fields of the model's config.json, as name=value.
+        set: further fields of the model's config.json, as name=value, one or more at a time.
         config: the recipe's values.
     """
 
@@ -48,7 +48,7 @@ class Arguments:
     preset: str
     resume: tyro.conf.FlagCreatePairsOff[bool]
     device: str
-    set: tuple[str, ...]
+    set: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
 
 
@@ -94,7 +94,7 @@ def read_arguments(task: str, argv: Sequence[str]) -> Arguments:
     arguments = parse(Arguments, argv, prog=f"data2vec finetune {task}", default=given)
     if arguments.config.task != task:
         raise UserError(f"--task {arguments.config.task}: the task is {task}; leave --task out")
-    network = {**arguments.config.network, **dict(map(_field, arguments.set))}
+    network = {**arguments.config.network, **dict(_field(given) for fields in arguments.set for given in fields)}
     return replace(arguments, config=replace(arguments.config, network=network))
 
 
