@@ -171,7 +171,9 @@ def _multi_audio(tensors: Tensors, settings: Settings, given: Given, notes: Note
 def _multi_text(tensors: Tensors, settings: Settings, given: Given, notes: Notes) -> dict[str, Any]:
     vocabulary, width = tensors["frontend.words.weight"].shape
     positions = tensors.get("frontend.positions.weight")
-    rows = 2 + int(settings.whole("modalities.text.max_source_positions") or 512) if positions is None else len(positions)
+    rows = (
+        2 + int(settings.whole("modalities.text.max_source_positions") or 512) if positions is None else len(positions)
+    )
     notes["mask_token_id"] = f"{vocabulary - 1} (the last id, where fairseq adds <mask>)"
     fields = {
         **block_fields(tensors),

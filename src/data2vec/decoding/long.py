@@ -96,7 +96,9 @@ class Recording:
         eps: added to the variance.
     """
 
-    def __init__(self, source: str | Path | bytes, sampling_rate: int, *, normalize: bool = True, eps: float = 1e-7) -> None:
+    def __init__(
+        self, source: str | Path | bytes, sampling_rate: int, *, normalize: bool = True, eps: float = 1e-7
+    ) -> None:
         self.source, self.sampling_rate = source, sampling_rate
         self.samples = audio_info(source).samples(sampling_rate)
         self.mean, self.scale = 0.0, 1.0
