@@ -11,7 +11,7 @@ ORACLE4 ?= .venv4
 ORACLE4_READY := $(ORACLE4)/.ready
 export DATA2VEC_TRANSFORMERS4_PYTHON ?= $(if $(wildcard $(ORACLE4_READY)),$(abspath $(ORACLE4))/bin/python)
 
-# Two test workers with one thread each beat one worker with two (measured: see CONTRIBUTING.md).
+# Two test workers with one thread each: tests are many and small.
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
