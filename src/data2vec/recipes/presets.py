@@ -94,19 +94,12 @@ def vision_small() -> PretrainConfig:
 
 
 def text_tiny() -> PretrainConfig:
-    """2.3 M parameters, a BPE of 4,000 and rows of 64 tokens.
-
-    Distances instead of learned positions: those grow to explain most of the targets of so small a model.
-    """
+    """2.3 M parameters, a BPE of 4,000 and rows of 64 tokens."""
     base, updates = v1.text_base(), 3000
     return replace(
         base,
         model=base.model.replace(
-            **_size(192, depth=3, heads=4),
-            vocab_size=4000,
-            max_position_embeddings=66,
-            mask_token_id=None,
-            position_embedding_type="relative_key",
+            **_size(192, depth=3, heads=4), vocab_size=4000, max_position_embeddings=66, mask_token_id=None
         ),
         objective=_objective(base, layers=2, anneal_updates=updates * 3 // 4),
         data=TextDataConfig(block_size=64, blocks="complete", vocab_size=4000, batch_tokens=32 * 64),
@@ -201,7 +194,8 @@ def vision_small_v2() -> PretrainConfig:
 def text_tiny_v2() -> PretrainConfig:
     """As `text_tiny`, with data2vec 2: two masks a row, distances (ALiBi) instead of learned positions.
 
-    Norm over each token, as for data2vec 1: the published one over time takes a text's mean, its topic, away.
+    Those grow to explain most of the targets of so small a model. Norm over each token, as for data2vec 1: the
+    published one over time takes a text's mean, its topic, away.
     """
     base, updates = v2.text_base(), 3000
     decoder = DecoderConfig(192, 5, 3, groups=16, residual=False, projection_layers=2)
