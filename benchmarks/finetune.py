@@ -33,8 +33,8 @@ class Row:
         task: what is learned.
         data: the labelled data set.
         modality: of the encoder.
-        unlabelled: what the encoder is pre-trained on, relative to the data; several places are pre-trained on in
-            one folder of links.
+        unlabelled: what the encoder is pre-trained on, relative to the data: training files alone; several manifests
+            become one folder of links.
         metric: the score that counts.
         goal: what is asked of it, in words.
         more: further arguments of the fine-tuning.
@@ -51,14 +51,14 @@ class Row:
     pretrain: str = ""
 
 
-_SPEECH = ("fsdd/recordings", "digit_strings/train")
+_SPEECH = ("fsdd/train.tsv", "digit_strings/train.tsv")
 _PROSE = ("agnews/train.csv", "sst2/train.tsv", "wikitext2", "gutenberg/train")
 _PICTURES = ("cifar10/train_6000.zip",)
 _STREETS = ("camvid/images/training",)
 PRESETS = {"audio": "v2-tiny", "text": "tiny", "vision": "v2-tiny"}
 ROWS = {
     "digits": Row("audio-classification", "fsdd", "audio", _SPEECH, "accuracy", ">= 0.97"),
-    "strings": Row("asr", "digit_strings", "audio", _SPEECH, "wer", "<= 0.08"),
+    "strings": Row("asr", "digit_strings", "audio", _SPEECH, "wer", "<= 0.08", "--data.symbols words"),
     "diarization": Row("audio-frames", "diar_mix", "audio", _SPEECH, "der", "30 % below der_single_speaker"),
     "speakers": Row("speaker-verification", "fsdd", "audio", _SPEECH, "eer", "<= 0.12"),
     "agnews": Row("text-classification", "agnews", "text", _PROSE, "accuracy", ">= 0.86"),
@@ -86,9 +86,12 @@ def gather(row: Row, data: Path, out: Path) -> Path:
         return places[0]
     out.mkdir(parents=True, exist_ok=True)
     for place in places:
-        link = out / place.relative_to(data).as_posix().replace("/", "-")
-        if not link.exists():
-            link.symlink_to(place.resolve(), target_is_directory=True)
+        root, *lines = place.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            file = (place.parent / root / line.split("\t")[0]).resolve()
+            link = out / f"{place.parent.name}-{file.name}"
+            if not link.exists():
+                link.symlink_to(file)
     return out
 
 

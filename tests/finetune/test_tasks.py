@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import soundfile
 
 from data2vec.cli.main import main
+from data2vec.pipelines.pipeline import pipeline
 from data2vec.tasks.config import TASKS
 from data2vec.tasks.names import task_of
 
@@ -103,6 +105,47 @@ def test_from_files_to_a_score_and_an_answer(
     assert main(["predict", str(tmp_path / "run"), given, "--jsonl"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert len(answer) > 1
+
+
+def words_for_letters(strings: Path, out: Path, kind: str) -> Path:
+    """The recordings of `strings` with a word or a phone for each of their letters, as a table or a manifest."""
+    names = {"A": "low", "B": "high"}
+    rows = [line.split(",") for line in (strings / "metadata.csv").read_text().splitlines()[1:]]
+    out.mkdir()
+    for side in ("train", "dev"):
+        mine = [(name, " ".join(names[letter] for letter in text)) for name, text, split in rows if split == side]
+        paths = [f"{name}\t{soundfile.info(strings / name).frames}" for name, _ in mine]
+        (out / f"{side}.tsv").write_text("\n".join([str(strings), *paths]) + "\n")
+        (out / f"{side}.{'phn' if kind == 'phones' else 'wrd'}").write_text("\n".join(t for _, t in mine) + "\n")
+    return out
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("words", "wer"), ("phones", "per")])
+def test_a_recogniser_of_words_or_phones(
+    kind: str,
+    metric: str,
+    encoders: dict[str, Path],
+    labelled: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, out = words_for_letters(labelled / "strings", tmp_path / "data", kind), tmp_path / "run"
+    more = ["--data.symbols", kind, *RUNS["asr"].more.split(), "--train.updates", "150", "--train.eval-every", "75"]
+    assert finetune("asr", data, encoders["audio"], out, *more) == 0
+    assert set(json.loads((out / "model/vocab.json").read_text())) >= {"low", "high"}
+    scores = json.loads((out / "evaluation/scores.json").read_text())
+    assert scores[metric] < 0.7, scores
+    assert ("cer" in scores) == (kind == "words")
+
+    given = str(labelled / "strings/0.wav")
+    capsys.readouterr()
+    assert main(["predict", str(out), given, "--jsonl"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer["text"].split()) <= {"low", "high"}
+    assert answer["text"].split() == [word["word"] for word in answer["words"]]
+    assert pipeline("automatic-speech-recognition", str(out / "model"))(given)["text"] == answer["text"]
+    assert main(["predict", str(out), given, "--decode.hotwords", "low"]) == 2
+    assert f"this model recognises {kind}" in capsys.readouterr().err
 
 
 ONLY_VERSION_1 = {"fill-mask", "causal-lm"}

@@ -83,8 +83,8 @@ def _spell(model: PreTrainedModel, processor: Wav2Vec2Processor, best: Any) -> T
     for symbol, index in vocabulary.items():
         if symbol not in tokenizer.all_special_tokens:
             symbols[index] = symbol.lower() if tokenizer.do_lower_case else symbol
-    phones = config.extra.get("label_units") == "phones"
-    delimiter = None if phones else vocabulary.get(tokenizer.word_delimiter_token or " ")
+    whole = config.extra.get("label_units") in ("words", "phones")  # each symbol stands for itself
+    delimiter = None if whole else vocabulary.get(tokenizer.word_delimiter_token or " ")
     return write_out(best, symbols, delimiter, _seconds(model, processor.feature_extractor))
 
 

@@ -1,4 +1,4 @@
-"""Speech recognition by CTC: letters or phones, recordings of any length."""
+"""Speech recognition by CTC: letters, words or phones, recordings of any length."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from data2vec.tasks.task import Item, Prediction, Rng, load_model, model_type
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 _UNITS = "label_units"
-"""Key of config.json under which a model says that its symbols are phones."""
+"""Key of config.json under which a model says that its symbols are words or phones; letters do not say so."""
 
 
 class SpeechRecognition:
@@ -57,14 +57,14 @@ class SpeechRecognition:
         self.model, self.processor = model, processor
         self.extractor, tokenizer = processor.feature_extractor, processor.tokenizer
         self.seconds, self.lowercase = data.max_seconds, data.lowercase
-        self.phones = model.config.extra.get(_UNITS) == "phones"
+        self.written: str = model.config.extra.get(_UNITS, "letters")
         self.vocabulary = tokenizer.get_vocab()
         self.blank: int = model.config.pad_token_id or 0
         self.symbols = _spelling(self.vocabulary, model.config.vocab_size, tokenizer.all_special_tokens)
-        self.delimiter = None if self.phones else self.vocabulary.get(self._space)
+        self.delimiter = None if self.written != "letters" else self.vocabulary.get(self._space)
         self.decode = decode or DecodeConfig()
         self.scorer = self._scorer()
-        self.metric = "per" if self.phones else "wer"
+        self.metric = "per" if self.written == "phones" else "wer"
 
     @classmethod
     def begin(
@@ -77,8 +77,8 @@ class SpeechRecognition:
             fields["mask_feature_prob"] = 0.0
         vocab_size = max(tokenizer.get_vocab().values()) + 1
         model = load_model(cls.classes, source, scratch=scratch, vocab_size=vocab_size, **fields)
-        if data.phones:
-            model.config.extra[_UNITS] = "phones"
+        if data.symbols != "letters":
+            model.config.extra[_UNITS] = data.symbols
         return cls(model, Wav2Vec2Processor(Wav2Vec2FeatureExtractor.from_pretrained(source), tokenizer), data)
 
     @classmethod
@@ -89,7 +89,7 @@ class SpeechRecognition:
     @staticmethod
     def read(source: Path, data: LabelledConfig) -> Iterator[Read]:
         """Recordings with transcripts."""
-        return read_transcripts(source, column=data.label, phones=data.phones)
+        return read_transcripts(source, column=data.label, phones=data.symbols == "phones")
 
     @staticmethod
     def example(file: str) -> Example:
@@ -136,10 +136,16 @@ class SpeechRecognition:
         return ""
 
     def units(self, text: str) -> list[str]:
-        """A transcript as symbols: phones, or letters in the vocabulary's case with the word delimiter for spaces."""
-        if self.phones:
+        """A transcript as symbols: phones, words, or letters with the word delimiter for spaces.
+
+        Words and letters are taken in the vocabulary's case.
+        """
+        if self.written == "phones":
             return text.split()
         text = text.lower() if self.lowercase else text
+        if self.written == "words":
+            cases = ((word, word.upper(), word.lower()) for word in text.split())
+            return [next((case for case in each if case in self.vocabulary), each[0]) for each in cases]
         letters = {letter for letter in text if letter.isalpha()}
         if letters and not letters & self.vocabulary.keys():
             upper = {letter.upper() for letter in letters} & self.vocabulary.keys()
@@ -186,7 +192,7 @@ class SpeechRecognition:
     def _scorer(self) -> Scorer | None:
         decode, scorers = self.decode, list[Scorer]()
         if (decode.lm or decode.hotwords) and self.delimiter is None:
-            raise UserError("decode.lm and decode.hotwords are for words, and this model recognises phones")
+            raise UserError(f"decode.lm and decode.hotwords are for letters, and this model recognises {self.written}")
         assert self.delimiter is not None or not (decode.lm or decode.hotwords)
         if decode.lm and self.delimiter is not None:
             scorers.append(
@@ -203,13 +209,12 @@ class SpeechRecognition:
 
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, float]:
         """Word and character error rate with the 95 % interval of the first; of phones their error rate."""
-        truth = ["".join(self.units(e.target)).replace(self._space, " ") for e in examples]
-        if self.phones:
-            truth = [example.target for example in examples]
+        between = "" if self.written == "letters" else " "
+        truth = [between.join(self.units(e.target)).replace(self._space, " ") for e in examples]
         given = [prediction["text"] for prediction in predictions]
         words = error_rate([text.split() for text in truth], [text.split() for text in given])
         rates = {self.metric: words.rate, f"{self.metric}_low": words.low, f"{self.metric}_high": words.high}
-        if not self.phones:
+        if self.written != "phones":
             rates["cer"] = error_rate(truth, given, draws=1).rate
         return rates
 
@@ -220,10 +225,11 @@ class SpeechRecognition:
 
 def build_tokenizer(train: Sequence[Example], data: LabelledConfig) -> Wav2Vec2CTCTokenizer:
     """A vocabulary of the training transcripts: blank 0, the other special tokens, the word delimiter, symbols."""
-    if data.phones:
-        units = {unit for example in train for unit in example.target.split()}
+    texts = [e.target.lower() if data.lowercase and data.symbols != "phones" else e.target for e in train]
+    if data.symbols == "letters":
+        units = {letter for text in texts for letter in text} - {" ", "|"}
     else:
-        units = {letter for e in train for letter in (e.target.lower() if data.lowercase else e.target)} - {" ", "|"}
+        units = {unit for text in texts for unit in text.split()}
     vocabulary = {unit: index for index, unit in enumerate([*_SPECIAL, "|", *sorted(units - {*_SPECIAL})])}
     return Wav2Vec2CTCTokenizer(vocabulary)
 

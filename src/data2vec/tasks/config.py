@@ -43,9 +43,10 @@ class LabelledConfig:
         separator: what parts several labels of one text.
         problem: of text-classification: one class, several labels, or a value; found out from the labels if empty.
         lowercase: fold the case of text (asr: upper where the tokenizer's letters are).
-        phones: asr and audio-frames: phones (``.phn``) in place of letters and speakers.
-        frames: audio-frames: ``names`` (each speaker or phone is a class), ``speech`` (somebody speaks or nobody does),
-            ``turns`` (speakers are numbered as it suits each recording: new ones can be told apart).
+        symbols: asr: what the recogniser writes: ``letters``, ``words`` (for a few dozen known words: commands, digits) or
+            ``phones`` (``.phn``).
+        frames: audio-frames: ``names`` (each speaker is a class), ``speech`` (somebody speaks or nobody does), ``turns``
+            (speakers are numbered as it suits each recording: new ones can be told apart), ``phones`` (``.phn``, in time).
         speakers: audio-frames with ``turns``: the most that speak in a recording.
         trials: speaker-verification: the list of pairs to be judged by; ``trials_dev.txt`` in the data if empty.
         dev_share: held out where the data do not say what is.
@@ -64,8 +65,8 @@ class LabelledConfig:
     separator: str = ""
     problem: Literal["", "single_label", "multi_label", "regression"] = ""
     lowercase: bool = False
-    phones: bool = False
-    frames: Literal["names", "speech", "turns"] = "names"
+    symbols: Literal["letters", "words", "phones"] = "letters"
+    frames: Literal["names", "speech", "turns", "phones"] = "names"
     speakers: int = 3
     trials: str = ""
     dev_share: float = 0.2

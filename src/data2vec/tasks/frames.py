@@ -73,7 +73,7 @@ class AudioFrames:
             names = [f"speaker{number + 1}" for number in range(data.speakers)]
         if not names:
             raise UserError(f"{train[0].source}: nobody speaks in the training recordings")
-        kind = "single_label_classification" if data.phones else "multi_label_classification"
+        kind = "single_label_classification" if data.frames == "phones" else "multi_label_classification"
         model = load_model(cls.classes, source, scratch=scratch, **label_fields(names), problem_type=kind, **fields)
         model.config.extra[_MODE] = data.frames
         return cls(model, Wav2Vec2FeatureExtractor.from_pretrained(source), data)
@@ -86,7 +86,7 @@ class AudioFrames:
     @staticmethod
     def read(source: Path, data: LabelledConfig) -> Iterator[Read]:
         """Recordings with turns."""
-        return read_timelines(source, phones=data.phones)
+        return read_timelines(source, phones=data.frames == "phones")
 
     @staticmethod
     def example(file: str) -> Example:
