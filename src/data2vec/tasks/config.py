@@ -43,10 +43,11 @@ class LabelledConfig:
         separator: what parts several labels of one text.
         problem: of text-classification: one class, several labels, or a value; found out from the labels if empty.
         lowercase: fold the case of text (asr: upper where the tokenizer's letters are).
-        symbols: asr: what the recogniser writes: ``letters``, ``words`` (for a few dozen known words: commands, digits) or
-            ``phones`` (``.phn``).
-        frames: audio-frames: ``names`` (each speaker is a class), ``speech`` (somebody speaks or nobody does), ``turns``
-            (speakers are numbered as it suits each recording: new ones can be told apart), ``phones`` (``.phn``, in time).
+        symbols: asr: what the recogniser writes: ``letters``, ``words`` (a few dozen known ones: commands, digits) or
+            ``phones`` (read from ``.phn``).
+        frames: audio-frames: ``names`` (each speaker is a class), ``speech`` (somebody speaks or nobody does),
+            ``turns`` (speakers are numbered as it suits each recording: new ones can be told apart), or ``phones``
+            (``.phn`` with times).
         speakers: audio-frames with ``turns``: the most that speak in a recording.
         trials: speaker-verification: the list of pairs to be judged by; ``trials_dev.txt`` in the data if empty.
         dev_share: held out where the data do not say what is.
