@@ -34,7 +34,7 @@ def require(package: str, *, extra: str) -> ModuleType:
     """Import an optional package, or say which extra brings it.
 
     Args:
-        package: the module to import, e.g. ``"onnxruntime"``.
+        package: the module to import, e.g. ``"kenlm"``.
         extra: the extra of this distribution that installs it.
 
     Raises:
