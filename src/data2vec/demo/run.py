@@ -24,8 +24,7 @@ from data2vec.demo.recipes import METHODS, PATIENCE, RECIPES, recipe
 from data2vec.demo.report import page
 from data2vec.demo.speech import WORDS, write_speech
 from data2vec.errors import UserError, require
-from data2vec.evaluation.frozen import Frozen, features_of, open_frozen, probe_folder, untrained
-from data2vec.evaluation.labelled import read_labelled
+from data2vec.evaluation.frozen import Frozen, features_of, labelled_items, open_frozen, probe_folder, untrained
 from data2vec.evaluation.probe import ProbeResult
 from data2vec.training.pretrain import run_pretraining
 from data2vec.training.run import RunFolder
@@ -190,8 +189,8 @@ def _records(run: RunFolder) -> list[dict[str, float]]:
 def _picture(frozen: Frozen, job: Job, name: str) -> list[Point]:
     """Held-out items in two dimensions, by t-SNE of the features that the linear probe chose."""
     manifold = require("sklearn.manifold", extra="demo")
-    _, dev = read_labelled(job.files, frozen.suffixes, text=frozen.text, seed=job.seed)
+    dev = labelled_items(frozen, job.files, seed=job.seed).dev
     x = features_of(frozen, dev, batch_size=32)[name]
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-6)
     places = manifold.TSNE(perplexity=min(30, (len(x) - 1) / 3), init="pca", random_state=job.seed).fit_transform(x)
-    return [Point(float(a), float(b), label) for (a, b), label in zip(places, dev.labels, strict=True)]
+    return [Point(float(a), float(b), example.target) for (a, b), example in zip(places, dev, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data2vec.data.labelled.arrow import arrow_tables
+from data2vec.data.labelled.example import Example, Splits, divide, opened, split_files
+from data2vec.data.labelled.files import read_classes
+from data2vec.data.labelled.text import read_texts
 from data2vec.data.manifest import read_text
 from data2vec.data.text import TEXT_SUFFIXES
 from data2vec.errors import UserError
-from data2vec.evaluation.labelled import Item, Labelled, read_labelled
 from data2vec.evaluation.probe import ProbeResult, extract_features, knn_probe, linear_probe
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.audio.config import Data2VecAudioConfig
@@ -43,7 +47,9 @@ _MODELS: dict[str, type[PreTrainedModel]] = {
     "data2vec2-vision": Data2Vec2VisionModel,
     "data2vec2-text": Data2Vec2TextModel,
 }
-Prepare = Callable[[Sequence[Item]], dict[str, Tensor]]
+Item = str | Path | bytes
+"""A text, a file, or the bytes of one."""
+Prepare = Callable[[Sequence[Any]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -69,15 +75,15 @@ class Frozen:
 
     Attributes:
         model: the encoder.
-        prepare: items -> a batch.
+        prepare: items (texts or pairs of texts, files, bytes of files) -> a batch.
         suffixes: endings of the files it reads.
-        text: the column of a table that holds text; None for files.
+        text: it reads texts, from tables too.
     """
 
     model: PreTrainedModel
     prepare: Prepare
     suffixes: frozenset[str]
-    text: str | None = None
+    text: bool = False
 
 
 def open_frozen(folder: str | Path) -> Frozen:
@@ -98,7 +104,7 @@ def open_frozen(folder: str | Path) -> Frozen:
             return Frozen(model, _vision(BeitImageProcessor.from_pretrained(folder)), IMAGE_SUFFIXES)
         case Data2VecTextConfig() as text:
             tokenizer = RobertaTokenizer.from_pretrained(folder)
-            return Frozen(model, _text(tokenizer, text.max_length), TEXT_SUFFIXES, text="text")
+            return Frozen(model, _text(tokenizer, text.max_length), TEXT_SUFFIXES, text=True)
     raise AssertionError(kind)
 
 
@@ -107,7 +113,7 @@ def probe_folder(frozen: Frozen, source: Path, *, column: str = "label", batch_s
 
     Args:
         frozen: as `open_frozen` returns it.
-        source: see `data2vec.evaluation.labelled.read_labelled`.
+        source: see `labelled_items`.
         column: of a table, the labels.
         batch_size: items a forward pass.
         seed: of the cross-validation and, where the source has no split, of the held-out items.
@@ -115,15 +121,39 @@ def probe_folder(frozen: Frozen, source: Path, *, column: str = "label", batch_s
     Raises:
         UserError: what `source` lacks, or a file that cannot be read.
     """
-    train, dev = read_labelled(source, frozen.suffixes, column=column, text=frozen.text, seed=seed)
-    train_x, dev_x = (features_of(frozen, part, batch_size) for part in (train, dev))
-    data: tuple[Any, ...] = (train_x, train.labels, dev_x, dev.labels)
+    splits = labelled_items(frozen, source, column=column, seed=seed)
+    data: list[Any] = []
+    for side in (splits.train, splits.dev):
+        data += [features_of(frozen, side, batch_size), [example.target for example in side]]
     return Probes(
         linear=linear_probe(*data, seed=seed),
         neighbours=knn_probe(*data, seed=seed),
-        items=(len(train.items), len(dev.items)),
-        classes=len(set(train.labels)),
+        items=(len(splits.train), len(splits.dev)),
+        classes=len({example.target for example in splits.train}),
     )
+
+
+def labelled_items(frozen: Frozen, source: Path, *, column: str = "label", seed: int = 0) -> Splits:
+    """What `source` holds that the model reads, each with one class; a fifth is held out where the source does not say.
+
+    Args:
+        frozen: a model with what prepares its input.
+        source: of texts, see `data2vec.data.labelled.text.read_texts`; of files, and of a folder of text files a
+            class, `data2vec.data.labelled.files.read_classes`.
+        column: of a table, the labels.
+        seed: of the held-out items.
+
+    Raises:
+        UserError: a row or a label is missing, or a side is empty.
+    """
+    tables = (".tsv", ".csv", ".jsonl")
+    table = source.suffix.lower() in tables or bool(arrow_tables(source) or split_files(source, tables))
+    read = read_texts if frozen.text and table else partial(read_classes, suffixes=frozen.suffixes)
+    splits = divide(read(source, label=column), seed=seed)
+    several = next((example for example in splits.all if not isinstance(example.target, str)), None)
+    if several is not None:
+        raise UserError(f"{several.source}: has several labels; a probe needs one class")
+    return splits
 
 
 def untrained(frozen: Frozen, seed: int = 0) -> Frozen:
@@ -132,15 +162,16 @@ def untrained(frozen: Frozen, seed: int = 0) -> Frozen:
     return replace(frozen, model=type(frozen.model)(frozen.model.config))
 
 
-def features_of(frozen: Frozen, part: Labelled, batch_size: int = 16) -> dict[str, NDArray[np.float32]]:
+def features_of(frozen: Frozen, part: Sequence[Example], batch_size: int = 16) -> dict[str, NDArray[np.float32]]:
     """One vector an item, (N, D), by name: see `data2vec.evaluation.probe.extract_features`."""
     assert isinstance(frozen.model, Encoder)
     return extract_features(frozen.model, _batches(frozen, part, batch_size))
 
 
-def _batches(frozen: Frozen, part: Labelled, batch_size: int) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, len(part.items), batch_size):
-        yield frozen.prepare(part.items[start : start + batch_size])
+def _batches(frozen: Frozen, part: Sequence[Example], batch_size: int) -> Iterator[dict[str, Tensor]]:
+    for start in range(0, len(part), batch_size):
+        items = [example.input for example in part[start : start + batch_size]]
+        yield frozen.prepare([item if isinstance(item, str | tuple) else opened(item) for item in items])
 
 
 def _audio(extractor: Wav2Vec2FeatureExtractor) -> Prepare:
@@ -163,7 +194,7 @@ def _text(tokenizer: RobertaTokenizer, longest: int) -> Prepare:
     return prepare
 
 
-def _read(item: Item) -> str:
+def _read(item: Item | tuple[str, ...]) -> str | tuple[str, ...]:
     if isinstance(item, bytes):
         return item.decode("utf-8-sig", errors="replace")
     return read_text(item) if isinstance(item, Path) else item

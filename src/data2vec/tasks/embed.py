@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from data2vec.errors import UserError
-from data2vec.evaluation.frozen import Frozen, open_frozen
-from data2vec.evaluation.labelled import Item
+from data2vec.evaluation.frozen import Frozen, Item, open_frozen
 from data2vec.models.encoder import Encoder
 from data2vec.tasks.inputs import expand_files
 from data2vec.tasks.names import model_folder
