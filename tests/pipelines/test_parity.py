@@ -72,7 +72,8 @@ def test_speech_without_special_tokens(folder: Folder) -> None:
     assert ours["text"].split() == said.split()
 
 
-@pytest.mark.parametrize("strategy", ["none", "simple"])
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
+@pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
 def test_tokens_with_the_words_of_the_text(folder: Folder, strategy: str) -> None:
     run = answers(
         folder("Data2VecTextForTokenClassification"), "token-classification", TEXT, aggregation_strategy=strategy

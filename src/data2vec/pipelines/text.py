@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -127,14 +127,16 @@ def classify_tokens(
         processor: of the model.
         inputs: texts.
         aggregation_strategy: ``none``, or ``simple``: neighbours of one kind (``B-X``, ``I-X``) become one entity.
+            With ``first``, ``average`` and ``max`` a word has one label before that: of its first token, of the mean of
+            its tokens' probabilities, or of its surest token.
         ignore_labels: labels that are left out.
 
     Returns:
-        ``[{"entity", "score", "index", "word", "start", "end"}, ...]`` each; with ``simple``
+        ``[{"entity", "score", "index", "word", "start", "end"}, ...]`` each; with another strategy than ``none``
         ``{"entity_group", "score", "word", "start", "end"}``.
     """
-    if aggregation_strategy not in ("none", "simple"):
-        raise UserError(f"aggregation_strategy={aggregation_strategy!r}: choose 'none' or 'simple'")
+    if aggregation_strategy not in _AGGREGATIONS:
+        raise UserError(f"aggregation_strategy={aggregation_strategy!r}: choose one of {', '.join(_AGGREGATIONS)}")
     batch = encode(model, processor, list(inputs))
     scores = probabilities(model(**batch).logits, model.config, "softmax").cpu()
     encoded = processor(
@@ -148,15 +150,40 @@ def classify_tokens(
     for row, (text, spans, special) in enumerate(
         zip(inputs, encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
     ):
+        tokens = [index for index, skip in enumerate(special) if not skip]
+        whole = aggregation_strategy not in ("none", "simple")
         found = []
-        for index, ((start, end), skip) in enumerate(zip(spans, special, strict=True)):
-            score, best = scores[row, index].max(dim=-1)
-            if not skip:
-                entity = {"entity": labels[int(best)], "score": float(score), "index": index}
-                found.append({**entity, "word": text[start:end], "start": start, "end": end})
+        for number, unit in enumerate(_words(tokens, spans, text) if whole else [[index] for index in tokens]):
+            score, best = _AGGREGATIONS[aggregation_strategy](scores[row, unit]).max(dim=-1)
+            start, end = spans[unit[0]][0], spans[unit[-1]][1]
+            entity = {"entity": labels[int(best)], "score": float(score), "index": number if whole else unit[0]}
+            found.append({**entity, "word": text[start:end], "start": start, "end": end})
         kept = [entity for entity in found if entity["entity"] not in ignore_labels]
         answers.append(kept if aggregation_strategy == "none" else _joined(kept, text))
     return answers
+
+
+def _words(tokens: Sequence[int], spans: Sequence[tuple[int, int]], text: str) -> list[list[int]]:
+    """Tokens by the words that they spell; a word ends at white space (transformers' fallback rule for this BPE)."""
+    words: list[list[int]] = []
+    for index in tokens:
+        start = spans[index][0]
+        inside = start > 0 and not any(letter.isspace() for letter in text[start - 1 : start + 1])
+        if inside and words:
+            words[-1].append(index)
+        else:
+            words.append([index])
+    return words
+
+
+_AGGREGATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda scores: scores[0],
+    "simple": lambda scores: scores[0],
+    "first": lambda scores: scores[0],
+    "average": lambda scores: scores.mean(dim=0),
+    "max": lambda scores: scores[scores.amax(dim=-1).argmax()],
+}
+"""(tokens, labels) probabilities of a unit -> (labels,)."""
 
 
 def _joined(entities: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:

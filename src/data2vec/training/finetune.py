@@ -23,7 +23,7 @@ from data2vec.tasks.config import DecodeConfig
 from data2vec.tasks.look import features_plot, look
 from data2vec.tasks.names import model_folder, task_class
 from data2vec.tasks.report import write_evaluation
-from data2vec.tasks.run import evaluate, usable
+from data2vec.tasks.run import Evaluation, evaluate, usable
 from data2vec.tasks.task import LOWER_IS_BETTER, Downstream, Item
 from data2vec.training.distributed import World, join
 from data2vec.training.pretrain import Steps
@@ -194,7 +194,7 @@ def _finish(cls: Any, dev: Sequence[Item], config: FinetuneConfig, run: RunFolde
         return
     best: Downstream = cls.open(run.model, config.data)
     found = evaluate(best, dev, config.budget)
-    write_evaluation(best, found, run.path / "evaluation")
+    write_evaluation(best, found, run.path / "evaluation", _pictures(best, dev, found, config.budget))
     text = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
     print(f"{result.reason} after {result.update} updates; held out: {text}: {run.model}", file=sys.stderr)
 
@@ -236,11 +236,13 @@ def evaluate_model(
     if unlabelled is not None:
         raise UserError(f"{unlabelled.source}: has no label to be judged by; `data2vec predict` needs none")
     found = evaluate(task, items, config.budget)
-    shown: list[str] = []
-    if pictures:
-        shown = [features_plot(task, items, config.budget), *look(task, items, found.predictions, pictures)]
-    write_evaluation(task, found, out, shown)
+    write_evaluation(task, found, out, _pictures(task, items, found, config.budget, pictures))
     return found.scores
+
+
+def _pictures(task: Downstream, items: Sequence[Item], found: Evaluation, budget: int, most: int = 6) -> list[str]:
+    """What the report shows: the features of all examples, and the first `most` of them one by one."""
+    return [features_plot(task, items, budget), *look(task, items, found.predictions, most)] if most else []
 
 
 def read_scores(folder: Path) -> dict[str, float]:
