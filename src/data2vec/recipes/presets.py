@@ -94,12 +94,12 @@ def vision_small() -> PretrainConfig:
 
 
 def text_tiny() -> PretrainConfig:
-    """2.3 M parameters, a BPE of 4,000 and rows of 64 tokens."""
-    base, updates = v1.text_base(), 3000
+    """3.9 M parameters, wide and shallow, a BPE of 4,000 and rows of 64 tokens."""
+    base, updates = v1.text_base(), 1600
     return replace(
         base,
         model=base.model.replace(
-            **_size(192, depth=3, heads=4), vocab_size=4000, max_position_embeddings=66, mask_token_id=None
+            **_size(320, depth=2, heads=5), vocab_size=4000, max_position_embeddings=66, mask_token_id=None
         ),
         objective=_objective(base, layers=2, anneal_updates=updates * 3 // 4),
         data=TextDataConfig(block_size=64, blocks="complete", vocab_size=4000, batch_tokens=32 * 64),
@@ -197,13 +197,13 @@ def text_tiny_v2() -> PretrainConfig:
     Those grow to explain most of the targets of so small a model. Norm over each token, as for data2vec 1: the
     published one over time takes a text's mean, its topic, away.
     """
-    base, updates = v2.text_base(), 3000
-    decoder = DecoderConfig(192, 5, 3, groups=16, residual=False, projection_layers=2)
+    base, updates = v2.text_base(), 1600
+    decoder = DecoderConfig(320, 5, 3, groups=16, residual=False, projection_layers=2)
     objective = _objective_v2(base, 2, decoder, start=0.999, end=0.9999, anneal_updates=updates * 3 // 4)
     return replace(
         base,
         model=base.model.replace(
-            **_size(192, depth=3, heads=4),
+            **_size(320, depth=2, heads=5),
             vocab_size=4000,
             max_position_embeddings=66,
             use_alibi=True,
