@@ -79,6 +79,8 @@ def text(base: PretrainConfig) -> PretrainConfig:
     Distances instead of learned positions (data2vec 2: by the preset): those would explain most of the targets.
     """
     objective = _paced(base, updates=1500, layers=2)
+    if base.version == 2:
+        objective = replace(objective, decoder=replace(objective.decoder, channels=192))
     return replace(
         base,
         model=base.model.replace(
