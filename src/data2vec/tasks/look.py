@@ -95,7 +95,12 @@ def attention(task: Downstream, item: Item) -> npt.NDArray[np.float32]:
     """Weights of the last block for a row: (heads, T, T), extra tokens in front included."""
     batch = _batch(task, [item])
     model: Any = task.model
-    weights: Tensor = model(**inputs_of(batch), output_attentions=True).attentions[-1]
+    kernel = model.config.attn_implementation
+    model.set_attn_implementation("eager")  # the one that tells its weights
+    try:
+        weights: Tensor = model(**inputs_of(batch), output_attentions=True).attentions[-1]
+    finally:
+        model.set_attn_implementation(kernel)
     return weights[row_of(item)].float().cpu().numpy()
 
 
