@@ -139,6 +139,8 @@ def test_a_recogniser_of_words_or_phones(
 
     given = str(labelled / "strings/0.wav")
     capsys.readouterr()
+    assert main(["evaluate", "asr", str(data), "--model", str(out), "--json"]) == 0  # read as the run did
+    assert json.loads(capsys.readouterr().out)[metric] == pytest.approx(scores[metric])
     assert main(["predict", str(out), given, "--jsonl"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert set(answer["text"].split()) <= {"low", "high"}

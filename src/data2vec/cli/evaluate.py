@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,9 @@ from typing import Annotated
 import tyro
 
 from data2vec.cli.arguments import parse
-from data2vec.recipes.finetune import FINETUNE, finetune_preset
+from data2vec.data.manifest import read_text
+from data2vec.errors import UserError
+from data2vec.recipes.finetune import FINETUNE, FinetuneConfig, finetune_preset
 from data2vec.tasks.config import DecodeConfig, LabelledConfig
 
 
@@ -25,7 +28,7 @@ class Arguments:
         out: for scores.json, predictions.jsonl and report.html; `evaluation` beside the model if not given.
         json: print the scores as JSON.
         pictures: so many examples are shown in the report: what the model attends to, words in time, maps; 0: none.
-        data: how the files are read.
+        data: how the files are read: as the run that made the model read them, if `model` is a run's.
         decode: of asr: beam search, language model, hot words.
     """
 
@@ -46,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
         )
         return
     config = finetune_preset(argv[0], "little")
-    default = Arguments(tyro.MISSING, tyro.MISSING, data=config.data)
+    default = Arguments(tyro.MISSING, tyro.MISSING, data=_as_trained(argv[0], argv[1:]) or config.data)
     arguments = parse(Arguments, argv[1:], prog=f"data2vec evaluate {argv[0]}", default=default)
 
     from data2vec.tasks.report import known
@@ -63,3 +66,16 @@ def main(argv: Sequence[str]) -> None:
         width = max(map(len, scores))
         print("\n".join(f"{name:<{width}}  {value:.4f}" for name, value in scores.items()))
         print(f"predictions and a report: {out}")
+
+
+def _as_trained(task: str, argv: Sequence[str]) -> LabelledConfig | None:
+    """How the run that made the model read its data: columns, symbols, sizes."""
+    given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    given.add_argument("--model", type=Path, default=Path())
+    model: Path = given.parse_known_args(argv)[0].model
+    known = next((folder / "run.json" for folder in (model, model.parent) if (folder / "run.json").is_file()), None)
+    try:
+        settings = json.loads(read_text(known)) if known else {}
+    except ValueError as error:
+        raise UserError(f"{known} is not JSON ({error}): restore it, or copy {model} out of the run") from error
+    return FinetuneConfig.from_dict(settings).data if settings.get("task") == task else None
