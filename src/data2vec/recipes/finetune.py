@@ -183,8 +183,8 @@ def audio_classification_little() -> FinetuneConfig:
         data=LabelledConfig(batch=16),
         augment=AugmentConfig(speed=0.1, noise=20.0),
         network={"mask_time_prob": 0.1, "mask_time_length": 3, "mask_time_min_masks": 1, "classifier_proj_size": 256},
-        optim=_optim(5e-4),
-        train=_train(1200, patience=8),
+        optim=_optim(1.5e-3),
+        train=_train(1600),
     )
 
 
