@@ -79,13 +79,17 @@ def run(modality: str, name: str, changes: dict[str, Any], seed: int, data: Path
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Mean and standard deviation over seeds, a line a preset."""
+    """Mean and standard deviation over seeds, a line a preset with its changes."""
     lines = [
         "| modality | preset | seeds | updates | CPU-min | untrained dev (CV) | pre-trained dev (CV) | k-NN |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for key in dict.fromkeys((row["modality"], row["preset"]) for row in rows):
-        same = [row for row in rows if (row["modality"], row["preset"]) == key]
+
+    def setting(row: dict[str, Any]) -> tuple[str, ...]:
+        return row["modality"], row["preset"], json.dumps(row["changes"], sort_keys=True)
+
+    for key in dict.fromkeys(map(setting, rows)):
+        same = [row for row in rows if setting(row) == key]
 
         def cell(name: str, same: list[dict[str, Any]] = same) -> str:
             values = [row[name] for row in same]
@@ -93,7 +97,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             return f"{statistics.mean(values):.1f}{spread}"
 
         lines.append(
-            f"| {key[0]} | {key[1]} | {len(same)} | {same[0]['updates']} | {cell('cpu_minutes')} | "
+            f"| {key[0]} | {key[1]} | {len(same)} | {cell('updates')} | {cell('cpu_minutes')} | "
             f"{cell('untrained')} ({cell('untrained_cv')}) | **{cell('trained')}** ({cell('trained_cv')}) | "
             f"{cell('trained_knn')} |"
         )
