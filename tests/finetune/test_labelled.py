@@ -3,16 +3,20 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import soundfile
-from PIL import Image
+from PIL import ExifTags, Image
 
 from data2vec.data.labelled import audio, images, text
 from data2vec.data.labelled.example import Example, Read, Turn, divide, settle, split_of
 from data2vec.data.labelled.text import Answer, Choices, Question
 from data2vec.errors import BadSample, UserError
+from data2vec.tasks.pictures import read_picture
+from data2vec.tasks.segmentation import SemanticSegmentation
+from data2vec.tasks.task import Item
 
 COUNTS = [  # data set, reader, examples to train on and held out, as its README says
     ("fsdd", audio.read_audio_classes, 1000, 250),
@@ -163,6 +167,22 @@ def test_masks(tmp_path: Path) -> None:
     assert "c.jpg: has no map of classes" in str(missing)
     put(tmp_path / "classes.csv", "index,name\n0,sky\n1,void\n")
     assert images.read_palette(tmp_path) == images.Palette(("sky",), 1)
+
+
+def test_maps_of_photos_that_lie_on_their_side(tmp_path: Path) -> None:
+    """A camera held upright: pixels of 4 x 3 with a note to turn them; the map is 3 x 4, as the photo is seen."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (4, 3)).save(tmp_path / "images/a.jpg", exif=turned)
+    Image.new("L", (3, 4)).save(tmp_path / "masks/a.png")
+    Image.new("RGB", (4, 3)).save(tmp_path / "images/b.jpg", exif=turned)
+    Image.new("L", (4, 3)).save(tmp_path / "masks/b.png")
+    good, bad = images.read_masks(tmp_path)
+    assert isinstance(good, Example) and "b.png: is 4 x 3 pixels, its picture 3 x 4" in str(bad)
+    (item,) = SemanticSegmentation.items(cast("Any", None), [good])
+    assert isinstance(item, Item) and item.part == (4, 3) == read_picture(good.input).size[::-1]
 
 
 def test_mistakes_name_file_and_row(tmp_path: Path, wav: Path) -> None:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from data2vec.errors import BadSample
 
@@ -50,6 +50,12 @@ def load_image(source: ImageSource) -> Image.Image:
         raise BadSample(name, "is not a picture that Pillow can read") from error
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise BadSample(name, f"cannot be decoded ({error})") from error
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of a picture with its EXIF orientation applied, known without decoding it."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return image.size[::-1] if turned else image.size
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from data2vec.auto import AutoConfig
@@ -22,7 +22,7 @@ from data2vec.modeling import PreTrainedModel
 from data2vec.models.v2.heads import Data2Vec2VisionForSemanticSegmentation
 from data2vec.models.vision.heads import Data2VecVisionForSemanticSegmentation
 from data2vec.outputs import SemanticSegmenterOutput
-from data2vec.processing.pixels import BICUBIC
+from data2vec.processing.pixels import BICUBIC, shown_size
 from data2vec.processing.vision import BeitImageProcessor
 from data2vec.tasks.config import AugmentConfig, LabelledConfig
 from data2vec.tasks.pictures import read_picture
@@ -91,11 +91,11 @@ class SemanticSegmentation:
         for example in examples:
             try:
                 with Image.open(example.input) as image:
-                    size = image.height, image.width
+                    width, height = shown_size(image)
             except OSError as error:
                 yield BadSample(example.source, f"cannot be read ({error})")
                 continue
-            yield Item(example, 1, size)
+            yield Item(example, 1, (height, width))
 
     def encode(self, item: Item, rng: Rng, augment: AugmentConfig | None = None) -> Sample:
         """pixel_values (3, h, w), and labels (h, w) int64, 255 where nothing is known, to train on."""
@@ -110,7 +110,7 @@ class SemanticSegmentation:
         """The true classes of an example's pixels (height, width), 255 where they do not count; raises `BadSample`."""
         try:
             with Image.open(example.target) as image:
-                labels = np.asarray(image)
+                labels = np.asarray(ImageOps.exif_transpose(image))
         except OSError as error:
             raise BadSample(example.target, f"cannot be read ({error})") from error
         if labels.ndim != 2:

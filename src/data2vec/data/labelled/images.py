@@ -13,7 +13,7 @@ from data2vec.data.labelled.example import Example, Read, split_of
 from data2vec.data.labelled.files import read_classes
 from data2vec.data.manifest import read_text
 from data2vec.errors import BadSample, UserError
-from data2vec.processing.pixels import IMAGE_SUFFIXES
+from data2vec.processing.pixels import IMAGE_SUFFIXES, shown_size
 
 _IMAGES = ("images", "image", "imgs", "img", "JPEGImages")
 _MASKS = ("annotations", "masks", "mask", "labels", "annotation", "SegmentationClass")
@@ -96,8 +96,8 @@ def _is_image(path: Path) -> bool:
 def _sizes_differ(image: Path, mask: Path) -> str:
     try:
         with Image.open(image) as picture, Image.open(mask) as labels:
-            if picture.size == labels.size:
+            if (mask_size := shown_size(labels)) == (size := shown_size(picture)):
                 return ""
-            return f"is {labels.width} x {labels.height} pixels, its picture {picture.width} x {picture.height}"
+            return f"is {mask_size[0]} x {mask_size[1]} pixels, its picture {size[0]} x {size[1]}"
     except (OSError, UnidentifiedImageError) as error:
         return f"cannot be read with its picture ({error})"
