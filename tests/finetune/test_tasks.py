@@ -12,6 +12,7 @@ from data2vec.cli.main import main
 from data2vec.pipelines.pipeline import pipeline
 from data2vec.tasks.config import TASKS
 from data2vec.tasks.names import task_of
+from data2vec.tasks.predict import write_files
 
 QUICK = "--train.log-every 5 --loader.workers 0 --train.precision fp32 --device cpu --augment.noise 0"
 TEXT = "--set hidden_dropout_prob=0 attention_probs_dropout_prob=0 --optim.layer-decay 1"
@@ -68,6 +69,14 @@ RUNS = {
 }
 
 
+FILES = {
+    "asr": {"0.srt", "0.vtt"},
+    "audio-frames": {"r0.rttm"},
+    "semantic-segmentation": {"0.png", "0.overlay.jpg"},
+}
+"""What `predict --files` leaves for the input of a row."""
+
+
 def finetune(task: str, data: Path, model: Path, out: Path, *more: str) -> int:
     return main(["finetune", task, str(data), "--model", str(model), "--out", str(out), *QUICK.split(), *more])
 
@@ -105,6 +114,20 @@ def test_from_files_to_a_score_and_an_answer(
     assert main(["predict", str(tmp_path / "run"), given, "--jsonl"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert len(answer) > 1
+    files = FILES.get(task, set())
+    assert main(["predict", str(tmp_path / "run"), given, "--files", str(tmp_path / "files")]) == (0 if files else 2)
+    assert {file.name for file in (tmp_path / "files").glob("*")} == files
+
+
+def test_files_of_answers_keep_their_names(tmp_path: Path) -> None:
+    said = {"text": "hi", "words": [{"word": "hi", "start": 0.0, "end": 0.5, "confidence": 1.0}]}
+    sources = ("a/2026.11.21.wav", "b/2026.11.21.wav")
+    files = write_files([{"source": source, **said} for source in sources], tmp_path)
+    names = ["2026.11.21.srt", "2026.11.21.vtt", "2026.11.21-2.srt", "2026.11.21-2.vtt"]
+    assert [file.name for file in files] == names
+    turns = {"source": "a/x.y.wav", "turns": [[0.0, 1.5, "ann"]]}
+    (file,) = write_files([turns], tmp_path)
+    assert file.read_text().split()[:5] == ["SPEAKER", "x.y", "1", "0.000", "1.500"]
 
 
 def words_for_letters(strings: Path, out: Path, kind: str) -> Path:

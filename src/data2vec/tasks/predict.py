@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,28 +86,36 @@ def _spell(value: Any) -> str:
 def write_files(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
     """Write what has a format of its own: subtitles, turns (RTTM), label maps and pictures with them laid over.
 
+    Files are called as the inputs are; the second of two inputs of one name is ``name-2``.
+
     Returns:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
+    seen: Counter[str] = Counter()
     for prediction in predictions:
-        stem = folder / Path(prediction["source"]).stem
-        if "words" in prediction:
-            words = tuple(Piece(w["word"], w["start"], w["end"], w["confidence"]) for w in prediction["words"])
-            for kind in ("srt", "vtt"):
-                text = subtitles(Transcript(prediction["text"], words), kind)
-                stem.with_suffix(f".{kind}").write_text(text, encoding="utf-8")
-                written.append(stem.with_suffix(f".{kind}"))
-        elif "turns" in prediction:
-            turns = [Turn(*turn) for turn in prediction["turns"]]
-            write_rttm(stem.with_suffix(".rttm"), {stem.name: turns})
-            written.append(stem.with_suffix(".rttm"))
-        elif "map" in prediction:
-            Image.fromarray(prediction["map"]).save(stem.with_suffix(".png"))
-            seen = laid_over(load_image(Path(prediction["source"])), prediction["map"])
-            seen.save(folder / f"{stem.name}.overlay.jpg")
-            written += [stem.with_suffix(".png"), folder / f"{stem.name}.overlay.jpg"]
+        name = Path(prediction["source"]).stem
+        seen[name] += 1
+        written += _write(prediction, folder, name if seen[name] == 1 else f"{name}-{seen[name]}")
     if not written:
         raise UserError("this task's answers have no file format of their own: use --jsonl")
     return written
+
+
+def _write(prediction: Prediction, folder: Path, name: str) -> list[Path]:
+    if "words" in prediction:
+        words = tuple(Piece(w["word"], w["start"], w["end"], w["confidence"]) for w in prediction["words"])
+        files = [folder / f"{name}.{kind}" for kind in ("srt", "vtt")]
+        for file in files:
+            file.write_text(subtitles(Transcript(prediction["text"], words), file.suffix[1:]), encoding="utf-8")
+        return files
+    if "turns" in prediction:
+        write_rttm(folder / f"{name}.rttm", {name: [Turn(*turn) for turn in prediction["turns"]]})
+        return [folder / f"{name}.rttm"]
+    if "map" in prediction:
+        files = [folder / f"{name}.png", folder / f"{name}.overlay.jpg"]
+        Image.fromarray(prediction["map"]).save(files[0])
+        laid_over(load_image(Path(prediction["source"])), prediction["map"]).save(files[1])
+        return files
+    return []
