@@ -194,6 +194,9 @@ def test_mistakes_name_file_and_row(tmp_path: Path, wav: Path) -> None:
         (audio.read_audio_classes(put(tmp_path / "5.csv", "file,label\nb.wav,x\n")), "line 2: file 'b.wav': no such"),
         (audio.read_transcripts(put(tmp_path / "6.csv", "file,text\na.wav,\n")), "line 2: a.wav has an empty tran"),
         (audio.read_trials(put(tmp_path / "7.txt", "1 a.wav b.wav\n")), "line 1: no such file"),
+        (text.read_texts(put(tmp_path / "8.csv", "text,label,split\nhi,x,unused\n")), "line 2: split 'unused' is none"),
+        (audio.read_transcripts(put(tmp_path / "9.csv", "file,text,split\na.wav,x,b\n")), "line 2: split 'b' is none"),
+        (audio.read_audio_classes(put(tmp_path / "10.csv", "file,label,split\na.wav,x,b\n")), "line 2: split 'b'"),
     ]
     for read, message in cases:
         with pytest.raises(UserError, match=message.replace("(", r"\(")):

@@ -97,9 +97,9 @@ def _row(row: Row, column: str) -> Read:
         text = str(row.values[column] or "")
         if not text.strip():
             raise BadSample(row.source, f"{Path(str(file)).name} has an empty transcript")
+        return Example(str(file), file, " ".join(text.split()), row.split())
     except BadSample as error:
         return error
-    return Example(str(file), file, " ".join(text.split()), split_of(str(row.values.get("split", ""))))
 
 
 def _is_ljspeech(table: Path) -> bool:

@@ -93,6 +93,6 @@ def _table(table: Path, label: str, names: list[str]) -> Iterator[Read]:
         try:
             target = named_label(row.text(label), names)
             path = file_of(row)
-            yield Example(str(path), path, target, split_of(str(row.values.get("split", ""))))
+            yield Example(str(path), path, target, row.split())
         except BadSample as error:
             yield error

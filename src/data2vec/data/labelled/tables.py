@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data2vec.data.labelled.arrow import arrow_rows, is_arrow
+from data2vec.data.labelled.example import HELD_OUT, TRAIN, Split, split_of
 from data2vec.data.manifest import read_text
 from data2vec.errors import BadSample, UserError
 
@@ -38,6 +39,17 @@ class Row(NamedTuple):
         if value is None or value == "":
             raise BadSample(self.source, f"has no {column}")
         return value if isinstance(value, str) else str(value)
+
+    def split(self) -> Split:
+        """The side that a column ``split`` puts it on; "" without one.
+
+        Raises:
+            BadSample: it names neither side, as ``unused`` does: guessing might train on what was kept apart.
+        """
+        value = str(self.values.get("split") or "")
+        if value and not split_of(value):
+            raise BadSample(self.source, f"split {value!r} is none of {', '.join(sorted(TRAIN | HELD_OUT))}")
+        return split_of(value)
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row | BadSample]:

@@ -102,10 +102,9 @@ def _text_example(
     try:
         given = tuple(row.text(name) for name in columns)
         target = _target(row, column, separator, names) if labelled else None
+        return Example(row.source, given[0] if len(given) == 1 else given, target, row.split())
     except BadSample as error:
         return error
-    split = split_of(str(row.values.get("split", "")))
-    return Example(row.source, given[0] if len(given) == 1 else given, target, split)
 
 
 def _target(row: Row, column: str, separator: str, names: Sequence[str]) -> str | tuple[str, ...]:
