@@ -1,5 +1,6 @@
 """The command line's frame: dispatch, one-line errors, exit codes."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -65,3 +66,21 @@ def test_unknown_command_in_a_real_process() -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("data2vec: error: unknown command 'smell'; known: pretrain")
     assert result.stderr.count("\n") == 1
+
+
+def test_nobody_reads_the_output() -> None:
+    """``data2vec finetune asr --help | head``: no traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "data2vec", "finetune", "asr", "--help"]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(argv: list[str]) -> None:
+        raise BrokenPipeError("a worker's")
+
+    with pytest.raises(BrokenPipeError, match="a worker's"):
+        run(monkeypatch, command)

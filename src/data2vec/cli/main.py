@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +20,7 @@ _COMMANDS = {  # name -> (module with `main(argv)` that returns an exit status o
     "demo": ("data2vec.cli.demo", "pre-train on embedded data in all three modalities, and report"),
 }
 
-DONE, OUR_BUG, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+DONE, OUR_BUG, USER_ERROR, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 
 def _help() -> str:
@@ -40,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; the process's own by default.
 
     Returns:
-        The exit status: 0 done, 2 something the user can mend (one line on stderr), 130 interrupted; or the command's.
+        The exit status: 0 done, 2 something the user can mend (one line on stderr), 130 interrupted, 141
+        when nobody reads the output (``| head``); or the command's.
         A bug of ours leaves as its traceback, which Python turns into status 1.
     """
     from data2vec.errors import UserError
@@ -66,4 +69,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("data2vec: interrupted", file=sys.stderr)
         return INTERRUPTED
-    return status or DONE
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        return UNREAD
+    return UNREAD if _unread() else status or DONE
+
+
+def _unread() -> bool:
+    """Whether nobody reads stdout any more; then it leads nowhere, or Python would complain as it ends."""
+    try:
+        print(end="", flush=True)
+        here = select.poll()
+        here.register(sys.stdout.fileno(), 0)
+        gone = any(event & select.POLLERR for _, event in here.poll(0))
+    except BrokenPipeError:
+        gone = True
+    except (AttributeError, OSError, ValueError):  # no poll on this system, or stdout is no file
+        return False
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
