@@ -5,14 +5,18 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data2vec.cli.main import main
 from data2vec.pipelines.pipeline import pipeline
-from data2vec.tasks.config import TASKS
+from data2vec.tasks.config import TASKS, AugmentConfig
 from data2vec.tasks.names import task_of
 from data2vec.tasks.predict import write_files
+from data2vec.tasks.sentences import hide, load_tokenizer
 
 QUICK = "--train.log-every 5 --loader.workers 0 --train.precision fp32 --device cpu --augment.noise 0"
 TEXT = "--set hidden_dropout_prob=0 attention_probs_dropout_prob=0 --optim.layer-decay 1"
@@ -204,3 +208,17 @@ def test_data2vec_2_has_no_language_model(
     assert finetune(task, labelled / RUNS[task].data, encoders2["text"], tmp_path / "run") == 2
     assert "type 'data2vec2-text'; this task needs data2vec-text" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@given(share=st.floats(0.05, 0.9), seed=st.integers(0, 2**32 - 1))
+def test_hidden_tokens(encoders: dict[str, Path], share: float, seed: int) -> None:
+    tokenizer, length = load_tokenizer(encoders["text"]), 2000
+    ids = np.full(length, 100, dtype=np.int64)
+    ids[0], ids[-1] = tokenizer.cls_token_id, tokenizer.sep_token_id
+    augment = AugmentConfig(hide=share)
+    hidden = hide(ids, tokenizer, np.random.default_rng(seed), augment)
+    assert (hidden[0], hidden[-1]) == (ids[0], ids[-1])
+    assert set(hidden[1:-1].tolist()) == {100, tokenizer.mask_token_id}
+    assert abs((hidden != ids).mean() - share) < 6 * math.sqrt(share * (1 - share) / length)
+    assert hide(ids, tokenizer, None, augment) is ids
+    assert hide(ids, tokenizer, np.random.default_rng(seed), AugmentConfig()) is ids

@@ -132,6 +132,7 @@ class AugmentConfig:
         erasing: share of the pictures in which a rectangle is replaced by noise (arXiv 1708.04896).
         speed: clips are played faster or slower by up to this share.
         noise: decibels below the clip at which white noise is added, at most; 0 is off.
+        hide: share of a text's tokens that become the mask token, as in pre-training.
         balanced: draw classes equally often, however many examples they have.
     """
 
@@ -146,10 +147,11 @@ class AugmentConfig:
     erasing: float = 0.0
     speed: float = 0.0
     noise: float = 0.0
+    hide: float = 0.0
     balanced: bool = False
 
     def __post_init__(self) -> None:
-        _share(self, "mix_prob", "smoothing", "erasing", "speed")
+        _share(self, "mix_prob", "smoothing", "erasing", "speed", "hide")
         _not_negative(self, "mixup", "cutmix", "rand_augment", "magnitude", "noise")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"augment.crop_scale={self.crop_scale} must be two shares: 0 < smallest <= largest <= 1")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from data2vec.data.audio import Sample
@@ -42,6 +43,18 @@ def longest(model: PreTrainedModel, wanted: int = 0) -> int:
     if wanted > most:
         raise UserError(f"data.max_length={wanted}: the model has positions for {most} tokens")
     return wanted or most
+
+
+def hide(
+    ids: npt.NDArray[np.int64], tokenizer: RobertaTokenizer, rng: Rng, augment: AugmentConfig | None
+) -> npt.NDArray[np.int64]:
+    """Ids (L,) to train on: each token is hidden with probability `augment.hide`; special ones stay."""
+    if rng is None or augment is None or not augment.hide:
+        return ids
+    if (mask := tokenizer.mask_token_id) is None:
+        raise UserError(f"augment.hide={augment.hide}: the tokenizer has no mask token")
+    hidden = (rng.random(len(ids)) < augment.hide) & ~np.isin(ids, tokenizer.all_special_ids)
+    return np.where(hidden, mask, ids)
 
 
 class TextClassification:
@@ -97,7 +110,7 @@ class TextClassification:
 
     def encode(self, item: Item, rng: Rng, augment: AugmentConfig | None = None) -> Sample:
         """input_ids (tokens,) and labels."""
-        sample: Sample = {"input_ids": item.part}
+        sample: Sample = {"input_ids": hide(item.part, self.tokenizer, rng, augment)}
         if item.example.target is not None:
             sample["labels"] = self.answer.encode(item.example.target, soft=bool(augment and augment.soft))
         return sample

@@ -20,7 +20,7 @@ from data2vec.models.text.heads import Data2VecTextForTokenClassification
 from data2vec.models.v2.heads import Data2Vec2TextForTokenClassification
 from data2vec.processing.text import RobertaTokenizer
 from data2vec.tasks.config import AugmentConfig, LabelledConfig
-from data2vec.tasks.sentences import load_tokenizer, longest, text_fills
+from data2vec.tasks.sentences import hide, load_tokenizer, longest, text_fills
 from data2vec.tasks.task import Item, Prediction, Rng, label_fields, label_names, load_model, mean_loss, rows_of
 
 _IGNORED = -100
@@ -94,7 +94,7 @@ class TokenClassification:
     def encode(self, item: Item, rng: Rng, augment: AugmentConfig | None = None) -> Sample:
         """input_ids (L,), labels (L,): a tag on the first piece of each word."""
         ids, firsts = item.part
-        sample: Sample = {"input_ids": ids}
+        sample: Sample = {"input_ids": hide(ids, self.tokenizer, rng, augment)}
         if item.example.target is not None:
             numbers = np.array([self.names.index(tag) for tag in item.example.target], dtype=np.int64)
             sample["labels"] = np.where(firsts >= 0, numbers[np.maximum(firsts, 0)], _IGNORED)

@@ -19,7 +19,7 @@ from data2vec.modeling import PreTrainedModel
 from data2vec.models.audio.adapter import reference_lengths
 from data2vec.models.audio.config import Data2VecAudioConfig
 from data2vec.models.audio.model import Data2VecAudioModel, Data2VecAudioPreTrainedModel
-from data2vec.models.audio.xvector import MarginSoftmax, XVectorHead
+from data2vec.models.audio.xvector import KaimingLinear, MarginSoftmax, XVectorHead
 from data2vec.models.losses import IGNORED, at_least_float, classification, cross_entropy, ctc, ctc_of_lengths
 from data2vec.outputs import (
     AudioModelOutput,
@@ -140,8 +140,8 @@ class _AudioHeadModel(Data2VecAudioPreTrainedModel):
 
     @torch.no_grad()
     def init_module(self, module: nn.Module) -> None:
-        """As the base model; layer weights alike, class weights of the margin softmax N(0, 1)."""
-        if isinstance(module, LayerMix | MarginSoftmax):
+        """As the base model; what has a rule of its own, by that."""
+        if isinstance(module, LayerMix | MarginSoftmax | KaimingLinear):
             module.reset_parameters()
         else:
             super().init_module(module)

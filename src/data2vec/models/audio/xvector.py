@@ -15,13 +15,27 @@ from data2vec.models.losses import check_labels, cross_entropy
 Statistics = tuple[Tensor, Tensor]
 
 
+class KaimingLinear(nn.Linear):
+    """A linear map that begins as its width asks for.
+
+    The published N(0, .02) is not far from it at the published widths; with 128 channels it starves the signal in five
+    layers of ReLU, and the margin softmax hardly begins to learn.
+    """
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Kaiming normal weights, biases 0."""
+        nn.init.kaiming_normal_(self.weight)
+        self.bias.zero_()
+
+
 class TimeDelayLayer(nn.Module):
     """A dilated convolution over frames without padding, then ReLU; stored as the published linear map."""
 
     def __init__(self, source: int, width: int, kernel: int, dilation: int) -> None:
         super().__init__()
         self.size, self.dilation = kernel, dilation
-        self.kernel = nn.Linear(source * kernel, width)
+        self.kernel = KaimingLinear(source * kernel, width)
 
     @property
     def loss(self) -> int:
@@ -78,15 +92,15 @@ class XVectorHead(nn.Module):
     def __init__(self, config: Data2VecAudioConfig, width: int) -> None:
         super().__init__()
         sizes = (config.tdnn_dim[0], *config.tdnn_dim)
-        self.projector = nn.Linear(width, sizes[0])
+        self.projector = KaimingLinear(width, sizes[0])
         self.tdnn = nn.ModuleList(
             TimeDelayLayer(source, target, kernel, dilation)
             for source, target, kernel, dilation in zip(
                 sizes[:-1], sizes[1:], config.tdnn_kernel, config.tdnn_dilation, strict=True
             )
         )
-        self.embedding = nn.Linear(2 * sizes[-1], config.xvector_output_dim)
-        self.classifier = nn.Linear(config.xvector_output_dim, config.xvector_output_dim)
+        self.embedding = KaimingLinear(2 * sizes[-1], config.xvector_output_dim)
+        self.classifier = KaimingLinear(config.xvector_output_dim, config.xvector_output_dim)
         self.objective = MarginSoftmax(config.xvector_output_dim, config.num_labels)
 
     @property

@@ -20,7 +20,7 @@ from data2vec.models.audio.heads import (
     LayerMix,
     _AudioHeadModel,
 )
-from data2vec.models.audio.xvector import MarginSoftmax
+from data2vec.models.audio.xvector import KaimingLinear, MarginSoftmax
 from data2vec.models.text.heads import (
     Data2VecTextForMultipleChoice,
     Data2VecTextForQuestionAnswering,
@@ -53,7 +53,7 @@ class _Audio(Data2Vec2AudioPreTrainedModel, _AudioHeadModel):
     @torch.no_grad()
     def init_module(self, module: nn.Module) -> None:
         """As the base model; what has a rule of its own, by that."""
-        if isinstance(module, LayerMix | MarginSoftmax):
+        if isinstance(module, LayerMix | MarginSoftmax | KaimingLinear):
             module.reset_parameters()
         else:
             super().init_module(module)
