@@ -52,7 +52,8 @@ class Row:
 
 
 _SPEECH = ("fsdd/train.tsv", "digit_strings/train.tsv")
-_PROSE = ("agnews/train.csv", "sst2/train.tsv", "wikitext2", "gutenberg/train")
+_PROSE = ("agnews/train.csv", "sst2/train.tsv", "wikitext2")
+_PIECES = "--data.vocab-size 12000"  # of 4,000, a word is two, and a bag of them knows .834 of the topics, not .866
 _PICTURES = ("cifar10/train_6000.zip",)
 _STREETS = ("camvid/images/training",)
 PRESETS = {"audio": "v2-tiny", "text": "tiny", "vision": "v2-tiny"}
@@ -61,12 +62,12 @@ ROWS = {
     "strings": Row("asr", "digit_strings", "audio", _SPEECH, "wer", "<= 0.08", "--data.symbols words"),
     "diarization": Row("audio-frames", "diar_mix", "audio", _SPEECH, "der", "30 % below der_single_speaker"),
     "speakers": Row("speaker-verification", "fsdd", "audio", _SPEECH, "eer", "<= 0.12"),
-    "agnews": Row("text-classification", "agnews", "text", _PROSE, "accuracy", ">= 0.86"),
-    "sst2": Row("text-classification", "sst2", "text", _PROSE, "accuracy", "+0.03 over scratch"),
-    "names": Row("token-classification", "wikineural_en", "text", _PROSE, "f1", "above scratch"),
-    "questions": Row("question-answering", "xquad_en", "text", _PROSE, "f1", "reported"),
-    "choices": Row("multiple-choice", "commonsense_qa", "text", _PROSE, "accuracy", "reported"),
-    "shakespeare": Row("causal-lm", "tinyshakespeare", "text", _PROSE, "loss", "reported"),
+    "agnews": Row("text-classification", "agnews", "text", _PROSE, "accuracy", ">= 0.86", pretrain=_PIECES),
+    "sst2": Row("text-classification", "sst2", "text", _PROSE, "accuracy", "+0.03 over scratch", pretrain=_PIECES),
+    "names": Row("token-classification", "wikineural_en", "text", _PROSE, "f1", "above scratch", pretrain=_PIECES),
+    "questions": Row("question-answering", "xquad_en", "text", _PROSE, "f1", "reported", pretrain=_PIECES),
+    "choices": Row("multiple-choice", "commonsense_qa", "text", _PROSE, "accuracy", "reported", pretrain=_PIECES),
+    "shakespeare": Row("causal-lm", "tinyshakespeare", "text", _PROSE, "loss", "reported", pretrain=_PIECES),
     "cifar10": Row("image-classification", "cifar10", "vision", _PICTURES, "accuracy", "+0.05 over scratch"),
     "camvid": Row("semantic-segmentation", "camvid", "vision", _STREETS, "mean_iou", "above scratch"),
 }
@@ -178,6 +179,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print what OUT/results.jsonl holds")
     options, extra = parser.parse_known_args()
     options.extra = extra
+    options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "results.jsonl"
     if not options.table:
         for name in options.rows or ROWS:
@@ -188,7 +190,8 @@ def main() -> None:
                     line = finetune(name, row, model, seed, scratch, options)
                     with results.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(line) + "\n")
-    print(table(results))
+    if results.is_file():
+        print(table(results))
 
 
 if __name__ == "__main__":
