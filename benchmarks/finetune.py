@@ -1,6 +1,7 @@
 """Fine-tuning on real data: a small model of ours, pre-trained on that data, against its twin from fresh weights.
 
-    python benchmarks/finetune.py ROW... --data FOLDER --out FOLDER [--seeds 3] [--pretrain MINUTES] [--scale 1.0]
+    python benchmarks/finetune.py ROW... --data FOLDER --out FOLDER [--seeds 3] [--sides SIDE...] [--pretrain 1.0]
+        [--scale 1.0]
 
 FOLDER holds the data sets in the formats that they have (see ROWS for what each row reads). For each row one encoder
 is pre-trained (kept in OUT/pretrained and used again), then each seed fine-tunes it and its twin. OUT/results.jsonl
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", choices=("pretrained", "scratch"), default=("pretrained", "scratch"))
     parser.add_argument("--pretrain", type=float, default=1.0, help="factor of the preset's pre-training updates")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all updates")
     parser.add_argument("--table", action="store_true", help="only print what OUT/results.jsonl holds")
@@ -186,7 +188,7 @@ def main() -> None:
             row = ROWS[name]
             model = pretrain(row, options)
             for seed in range(options.seeds):
-                for scratch in (False, True):
+                for scratch in (side == "scratch" for side in options.sides):
                     line = finetune(name, row, model, seed, scratch, options)
                     with results.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(line) + "\n")
