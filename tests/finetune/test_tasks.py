@@ -21,7 +21,8 @@ from data2vec.tasks.sentences import hide, load_tokenizer
 QUICK = "--train.log-every 5 --loader.workers 0 --train.precision fp32 --device cpu --augment.noise 0"
 TEXT = "--set hidden_dropout_prob=0 attention_probs_dropout_prob=0 --optim.layer-decay 1"
 CTC = (
-    "--freeze-updates 2 --optim.lr 5e-3 --optim.schedule constant --optim.clip-norm 5 --set mask_feature_prob=0 "
+    "--freeze-updates 2 --optim.lr 5e-3 --optim.schedule constant --optim.clip-norm 5 --optim.layer-decay 1 "
+    "--augment.speed 0 --set mask_feature_prob=0 "
     "mask_time_prob=0 final_dropout=0 hidden_dropout=0 attention_dropout=0 activation_dropout=0"
 )
 XVECTOR = "--set xvector_output_dim=8 tdnn_dim=[8,8] tdnn_kernel=[3,1] tdnn_dilation=[1,1]"
