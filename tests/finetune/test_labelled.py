@@ -14,8 +14,11 @@ from data2vec.data.labelled import audio, images, text
 from data2vec.data.labelled.example import Example, Read, Turn, divide, settle, split_of
 from data2vec.data.labelled.text import Answer, Choices, Question
 from data2vec.errors import BadSample, UserError
+from data2vec.tasks.config import LabelledConfig
+from data2vec.tasks.frames import AudioFrames
 from data2vec.tasks.pictures import read_picture
 from data2vec.tasks.segmentation import SemanticSegmentation
+from data2vec.tasks.speakers import SpeakerVerification
 from data2vec.tasks.task import Item
 
 COUNTS = [  # data set, reader, examples to train on and held out, as its README says
@@ -94,6 +97,35 @@ def test_turns_with_uem(tmp_path: Path, wav: Path) -> None:
     audio.write_rttm(tmp_path / "out.rttm", {"a": list(good.target.turns)})
     again = put(tmp_path / "dev.rttm", (tmp_path / "out.rttm").read_text())
     assert isinstance(item := only(audio.read_timelines(again)), Example) and item.target == good.target
+
+
+def test_turns_of_one_file_a_recording(tmp_path: Path, wav: Path) -> None:
+    for name in "ab":
+        put(tmp_path / f"{name}.rttm", f"SPEAKER {name} 1 0.5 1.25 <NA> <NA> bob <NA> <NA>\n")
+    (tmp_path / "audio").mkdir()
+    other = wav.rename(tmp_path / "audio/a.wav").with_name("b.wav")
+    other.write_bytes((tmp_path / "audio/a.wav").read_bytes())
+    both = settle(audio.read_timelines(tmp_path))[0]
+    assert [(item.input.stem, item.split) for item in both] == [("a", ""), ("b", "")]
+    put(tmp_path / "answer.rttm", (tmp_path / "a.rttm").read_text())
+    with pytest.raises(UserError, match=r"answer\.rttm|a\.rttm: speaks of .*a\.wav, as another"):
+        settle(audio.read_timelines(tmp_path))
+
+
+def test_a_recording_of_which_parts_are_labelled(tmp_path: Path, wav: Path, encoders: dict[str, Path]) -> None:
+    rttm = put(tmp_path / "a.rttm", "SPEAKER a 1 0 4 <NA> <NA> bob <NA> <NA>\n")
+    put(tmp_path / "a.uem", ";; what was transcribed\n\na 1 3 4\na 1 0 1\na 1 0.5 1.5\n")
+    item = only(audio.read_timelines(rttm))
+    assert isinstance(item, Example)
+    assert (item.target.span, item.target.gaps) == ((0.0, 4.0), ((1.5, 3.0),))
+    task = AudioFrames.begin(encoders["audio"], [item], LabelledConfig(frames="names"))
+    labels = task.label(item.target, 0, 200)[:, 0]
+    assert set(labels[:70]) == {1} and set(labels[80:145]) == {-100} and set(labels[155:195]) == {1}
+    scores = task.score([item], [{"turns": [[0, 0.5, "bob"], [1.5, 3, "x"], [3.5, 4, "bob"]]}])
+    assert scores["der"] == pytest.approx(1.5 / 2.5) and scores["der_single_speaker"] == 0
+    put(tmp_path / "a.uem", "a 1 3\n")
+    with pytest.raises(UserError, match=r"a\.uem: line 1 must be"):
+        list(audio.read_timelines(rttm))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +213,7 @@ def test_maps_of_photos_that_lie_on_their_side(tmp_path: Path) -> None:
     Image.new("L", (4, 3)).save(tmp_path / "masks/b.png")
     good, bad = images.read_masks(tmp_path)
     assert isinstance(good, Example) and "b.png: is 4 x 3 pixels, its picture 3 x 4" in str(bad)
-    (item,) = SemanticSegmentation.items(cast("Any", None), [good])
+    (item,) = SemanticSegmentation.items(cast("Any", None), [good], train=True)
     assert isinstance(item, Item) and item.part == (4, 3) == read_picture(good.input).size[::-1]
 
 
@@ -227,3 +259,69 @@ def test_sides() -> None:
     assert len(divide(examples, hold_out=False).dev) == 10
     with pytest.raises(UserError, match="some on both sides"):
         divide(examples[:1])
+
+
+def sides_of(read: Iterable[Read], hold_out: bool = True) -> tuple[list[str], list[str]]:
+    """Targets on both sides, none skipped."""
+    splits = divide(read, hold_out=hold_out)
+    assert not splits.skipped
+    return [str(e.target) for e in splits.train], [str(e.target) for e in splits.dev]
+
+
+def test_tests_judge_only_where_nothing_else_does() -> None:
+    names = ("test", "sts-test.tsv", "test-clean", "test2017", "Testing", "latest", "dev-clean", "train-clean-100")
+    assert [split_of(name) for name in names] == ["test", "test", "test", "test", "test", "", "dev", "train"]
+    train, dev, test, unsaid = (Example(s, s, s, s) for s in ("train", "dev", "test", ""))
+    for hold_out in (True, False):
+        assert sides_of([train, test, dev], hold_out) == (["train"], ["dev"])
+        assert sides_of([train, test], hold_out) == (["train"], ["test"])
+    assert sides_of([unsaid, test, dev]) == ([""], ["dev"])
+    assert sides_of([unsaid, test]) == ([""], ["test"])
+    assert sides_of([test], hold_out=False) == ([], ["test"])
+
+
+@pytest.mark.parametrize("top", ["", "top/"])
+@pytest.mark.parametrize("val", ["validation", ""])
+def test_tests_of_every_layout(tmp_path: Path, wav: Path, top: str, val: str) -> None:
+    parts = [part for part in ("train", val, "test") if part]
+    expected = (["train"], [val or "test"])
+    table = put(tmp_path / "a.csv", "text,label,split\n" + "".join(f"x,{part},{part}\n" for part in parts))
+    assert sides_of(text.read_texts(table)) == expected
+    for part in parts:
+        for file in (f"clips/{top}{part}/{part}/a.wav", f"ls/{top}{part}-clean/1/2/1-2-0.wav", f"phones/{part}.wav"):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_bytes(wav.read_bytes())
+        put(tmp_path / f"ls/{top}{part}-clean/1/2/1-2.trans.txt", f"1-2-0 {part}\n")
+        put(tmp_path / f"wiki/{top}wiki.{part}.tokens", f"{part}\n")
+        put(tmp_path / f"csv/{part}.csv", f"text,label\nx,{part}\n")
+        put(tmp_path / f"phones/{part}.phn", "0 800 ah\n")
+        put(tmp_path / f"phones/{part}.tsv", f".\n{part}.wav\t800\n")
+    assert sides_of(audio.read_audio_classes(tmp_path / "clips")) == expected
+    assert sides_of(audio.read_transcripts(tmp_path / "ls")) == expected
+    assert sides_of(text.read_passages(tmp_path / "wiki", 0.5)) == expected
+    assert sides_of(text.read_texts(tmp_path / "csv")) == expected
+    timelines = divide(audio.read_timelines(tmp_path / "phones", phones=True))
+    assert ([e.input.stem for e in timelines.train], [e.input.stem for e in timelines.dev]) == expected
+
+
+def test_speakers_are_not_learnt_from_the_recordings_of_the_pairs(tmp_path: Path, wav: Path) -> None:
+    for name in ("ann/1", "ann/2", "bob/1", "bob/2"):
+        (tmp_path / f"clips/{name}.wav").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"clips/{name}.wav").write_bytes(wav.read_bytes())
+    trials = put(tmp_path / "lists/dev.txt", "0 ../clips/ann/1.wav ../clips/bob/1.wav\n")
+    data = LabelledConfig(trials=str(trials))
+
+    def learnt(source: Path) -> list[str]:
+        splits = divide(SpeakerVerification.read(source, data))
+        assert len(splits.dev) == 1
+        return [e.input.relative_to(source).as_posix() for e in splits.train]
+
+    assert learnt(tmp_path / "clips") == ["ann/2.wav", "bob/2.wav"]
+    (tmp_path / "clips").rename(tmp_path / "train")
+    (tmp_path / "sides").mkdir()
+    (tmp_path / "train").rename(tmp_path / "sides/train")
+    for side in ("dev", "test"):
+        (tmp_path / f"sides/{side}/cy").mkdir(parents=True)
+        (tmp_path / f"sides/{side}/cy/1.wav").write_bytes(wav.read_bytes())
+    put(trials, "0 ../sides/train/ann/1.wav ../sides/dev/cy/1.wav\n")
+    assert learnt(tmp_path / "sides") == [f"train/{name}.wav" for name in ("ann/1", "ann/2", "bob/1", "bob/2")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import zipfile
@@ -141,8 +142,29 @@ def read_text(path: Path) -> str:
         raise BadSample(path, error.strerror or str(error)) from error
 
 
+def split_lines(text: str) -> list[str]:
+    """Lines, parted at line feeds alone: `str.splitlines` also parts at U+2028 and the like, which texts may hold."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV, each with the number of its last line; `path` is for messages.
+
+    Raises:
+        UserError: a row cannot be read, as one whose quote never ends.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""))
+    line = 1
+    try:
+        for fields in reader:
+            yield reader.line_num, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}: line {line} cannot be read ({error}): is a quote left open there?") from error
+
+
 def _read_tsv(path: Path) -> Manifest:
-    root, *lines = read_text(path).splitlines() or [""]
+    root, *lines = split_lines(read_text(path)) or [""]
     if "\t" in root or not root.strip():
         raise UserError(f"{path}: line 1 must be the folder that holds the files ('.' for the manifest's own)")
     folder = path.parent / root.strip()
@@ -191,7 +213,7 @@ def read_columns(path: Path) -> dict[str, list[str]]:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[dict[str, object]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         try:
@@ -204,12 +226,12 @@ def _json_rows(path: Path, text: str) -> Iterator[dict[str, object]]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[dict[str, object]]:
-    reader = csv.reader(text.splitlines(keepends=True))
-    header = next(reader, None)
+    rows = csv_rows(path, text)
+    _, header = next(rows, (0, []))
     if not header:
         raise UserError(f"{path}: is empty; line 1 must name the columns")
-    for row in reader:
+    for number, row in rows:
         if row and len(row) != len(header):
-            raise UserError(f"{path}: line {reader.line_num} has {len(row)} fields, the header {len(header)}")
+            raise UserError(f"{path}: line {number} has {len(row)} fields, the header {len(header)}")
         if row:
             yield dict(zip(header, row, strict=True))

@@ -87,6 +87,7 @@ def diarization(
     answer: Sequence[Turn],
     *,
     span: tuple[float, float] | None = None,
+    gaps: Sequence[tuple[float, float]] = (),
     collar: float = 0.0,
     skip_overlap: bool = False,
 ) -> Diarization:
@@ -98,10 +99,13 @@ def diarization(
         reference: true turns.
         answer: answered turns; their names are free.
         span: seconds (from, to) that count; all if None.
+        gaps: of them, those that do not.
         collar: seconds round every true start and end that do not count, on each side.
         skip_overlap: leave out where more than one person truly speaks.
     """
-    pieces = _pieces(reference, answer, span, collar, skip_overlap)
+    ends = [time for turn in reference for time in turn[:2]]
+    holes = [*gaps, *((time - collar, time + collar) for time in ends if collar)]
+    pieces = _pieces(reference, answer, span, holes, skip_overlap)
     true = sorted({turn.label for turn in reference})
     given = sorted({turn.label for turn in answer})
     together = np.zeros((len(given), len(true)))
@@ -123,14 +127,12 @@ def _pieces(
     reference: Sequence[Turn],
     answer: Sequence[Turn],
     span: tuple[float, float] | None,
-    collar: float,
+    holes: Sequence[tuple[float, float]],
     skip_overlap: bool,
 ) -> list[tuple[float, frozenset[str], frozenset[str]]]:
     """Stretches that count, in which nobody starts or stops: length, who truly speaks, who was said to."""
     low, high = span or (-math.inf, math.inf)
-    ends = [time for turn in reference for time in turn[:2]]
-    holes = [(time - collar, time + collar) for time in ends] if collar else []
-    cuts = {*ends, *(time for turn in answer for time in turn[:2]), *(edge for hole in holes for edge in hole)}
+    cuts = {time for turn in (*reference, *answer) for time in turn[:2]} | {edge for hole in holes for edge in hole}
     cuts |= {time for time in (low, high) if math.isfinite(time)}
     times = sorted(time for time in cuts if low <= time <= high)
     pieces = []

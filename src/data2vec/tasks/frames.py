@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby, permutations
 from pathlib import Path
 from typing import Any, Self
@@ -145,6 +146,8 @@ class AudioFrames:
             labels[(middles >= turn.start) & (middles < turn.end), place] = 1
         low, high = timeline.span or (-np.inf, np.inf)
         outside = (middles < low) | (middles >= high)
+        for low, high in timeline.gaps:
+            outside |= (middles >= low) & (middles < high)
         if self.exclusive:
             classes = np.where(labels.any(axis=1) & ~outside, labels.argmax(axis=1), _UNLABELLED)
             return classes.astype(np.int64)
@@ -190,11 +193,12 @@ class AudioFrames:
             timeline: Timeline = example.target
             truth = [Turn(t.start, t.end, "speech" if self.mode == "speech" else t.label) for t in timeline.turns]
             answer = [Turn(*turn) for turn in prediction["turns"]]
-            total += diarization(truth, answer, span=timeline.span)
-            collared += diarization(truth, answer, span=timeline.span, collar=0.25)
+            counted = partial(diarization, truth, span=timeline.span, gaps=timeline.gaps)
+            total += counted(answer)
+            collared += counted(answer, collar=0.25)
             ends = [time for turn in truth for time in turn[:2]] or [0.0]
             whole = timeline.span or (min(ends), max(ends))
-            single += diarization(truth, [Turn(*whole, "one")], span=timeline.span)
+            single += counted([Turn(*whole, "one")])
         return {
             "der": total.rate,
             "missed": ratio(total.missed, total.total),

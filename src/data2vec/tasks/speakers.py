@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,17 +56,21 @@ class SpeakerVerification:
 
     @staticmethod
     def read(source: Path, data: LabelledConfig) -> Iterator[Read]:
-        """Clips of the side to train on with their speakers, and pairs to be judged by."""
+        """Clips to train on with their speakers, and pairs to be judged by.
+
+        Clips to train on are those of the training side; of no side, those that no pair names.
+        """
         trials = Path(data.trials) if data.trials else source / "trials_dev.txt"
-        if source.is_file() and source.suffix == ".txt":
-            trials = source
-        elif not trials.is_file():
+        alone = source.is_file() and source.suffix == ".txt"
+        if not alone and not trials.is_file():
             raise UserError(f"{trials}: no such list of pairs '1|0 fileA fileB'; name it with --data.trials")
-        else:
+        pairs = list(read_trials(source if alone else trials))
+        if not alone:
+            judged = {file.resolve() for pair in pairs if isinstance(pair, Example) for file in pair.input}
             for item in read_audio_classes(source, label=data.label or "speaker"):
-                if isinstance(item, BadSample) or item.split != "dev":
+                if isinstance(item, BadSample) or _to_train_on(item, judged):
                     yield item
-        yield from read_trials(trials)
+        yield from pairs
 
     @staticmethod
     def example(file: str) -> Example:
@@ -129,3 +133,8 @@ class SpeakerVerification:
     def save_processor(self, folder: Path) -> None:
         """The feature extractor."""
         self.extractor.save_pretrained(folder)
+
+
+def _to_train_on(clip: Example, judged: Set[Path]) -> bool:
+    named = isinstance(clip.input, Path) and clip.input.resolve() in judged
+    return clip.split == "train" or (not clip.split and not named)

@@ -61,9 +61,8 @@ def arrow_tables(source: Path) -> list[Path]:
 
 
 def _without_tests(tables: list[Path]) -> list[Path]:
-    held_out = [table for table in tables if split_of(table.stem) == "dev"]
-    tests = [table for table in held_out if "test" in table.stem.lower()]
-    return tables if len(tests) == len(held_out) else [table for table in tables if table not in tests]
+    sides = [split_of(table.stem) for table in tables]
+    return [table for table, side in zip(tables, sides, strict=True) if side != "test" or "dev" not in sides]
 
 
 def arrow_rows(table: Path) -> Iterator[dict[str, Any]]:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
-from data2vec.data.labelled.example import Example, Read, Turn, split_files, split_of, with_split
+from data2vec.data.labelled.example import (
+    Example,
+    Read,
+    Turn,
+    side_files,
+    side_of,
+    split_files,
+    split_of,
+    with_split,
+)
 from data2vec.data.labelled.files import file_of, file_tables, read_classes
 from data2vec.data.labelled.tables import Row, read_rows
-from data2vec.data.manifest import read_manifest, read_text
+from data2vec.data.manifest import read_manifest, read_text, split_lines
 from data2vec.errors import BadSample, UserError
 from data2vec.processing.waveform import AUDIO_SUFFIXES
 
@@ -63,7 +73,7 @@ def _fairseq(path: Path, phones: bool) -> Iterator[Read]:
     manifest = read_manifest(path, AUDIO_SUFFIXES)
     labels = _beside(path, phones)
     assert labels is not None
-    lines = read_text(labels).splitlines()
+    lines = split_lines(read_text(labels))
     if len(lines) != len(manifest):
         raise UserError(f"{labels}: {len(lines)} lines for the {len(manifest)} files of {path.name}")
     for index, line in enumerate(lines):
@@ -120,7 +130,7 @@ def _librispeech(source: Path) -> Iterator[Read]:
     if not lists:
         raise UserError(f"{source}: no .tsv with .wrd or .ltr, no metadata.csv or manifest.jsonl, no *.trans.txt")
     for path in lists:
-        split = split_of(path.relative_to(source).parts[0])
+        split = side_of(path.relative_to(source).parts)
         files = {file.stem: file for file in path.parent.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES}
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             name, _, text = line.partition(" ")
@@ -133,6 +143,9 @@ def _librispeech(source: Path) -> Iterator[Read]:
 
 # Turns
 
+Span = tuple[float, float]
+"""Seconds (from, to)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
@@ -140,18 +153,21 @@ class Timeline:
 
     Attributes:
         turns: in order of their start.
-        span: seconds (from, to) that are labelled; None: all.
+        span: what is labelled; None: all.
+        gaps: what within it is not.
     """
 
     turns: tuple[Turn, ...]
-    span: tuple[float, float] | None = None
+    span: Span | None = None
+    gaps: tuple[Span, ...] = ()
 
 
 def read_timelines(source: Path, *, phones: bool = False) -> Iterator[Read]:
     """Recordings with turns: RTTM (with UEM where there is one), or TIMIT's aligned phones.
 
     Args:
-        source: an ``.rttm``, or a folder with some named after train and dev; recordings lie beside it or in ``audio``.
+        source: an ``.rttm``, or a folder with some named after train and dev, or else all that it holds (as of one a
+            recording); recordings lie beside it or in ``audio``.
         phones: a folder with a ``.phn`` beside every recording (samples from, to, phone).
 
     Yields:
@@ -160,21 +176,33 @@ def read_timelines(source: Path, *, phones: bool = False) -> Iterator[Read]:
     if phones:
         yield from _aligned(source)
         return
-    files = [source] if source.is_file() else split_files(source, (".rttm",)) or sorted(source.glob("*.rttm"))[:1]
+    sides = [source] if source.is_file() else split_files(source, (".rttm",))
+    files = sides or sorted(source.glob("*.rttm"))
     if not files or files[0].suffix != ".rttm":
         raise UserError(f"{source}: no .rttm")
+    audio = _recordings(files[0].parent)
+    seen: set[str] = set()
     for file in files:
-        yield from with_split(_rttm(file), split_of(file.stem))
+        for item in with_split(_rttm(file, audio), split_of(file.stem)):
+            if isinstance(item, Example) and not sides and item.source in seen:
+                yield BadSample(file, f"speaks of {item.source}, as another .rttm beside it does; name one of them")
+            else:
+                yield item
+            seen.add(item.source)
 
 
-def _rttm(path: Path) -> Iterator[Read]:
-    audio = {
+def _recordings(folder: Path) -> dict[str, Path]:
+    """By their names, those in a folder and in ``audio`` in it."""
+    return {
         file.stem: file
-        for folder in (path.parent, path.parent / "audio")
-        if folder.is_dir()
-        for file in sorted(folder.iterdir())
+        for place in (folder, folder / "audio")
+        if place.is_dir()
+        for file in sorted(place.iterdir())
         if file.suffix.lower() in AUDIO_SUFFIXES
     }
+
+
+def _rttm(path: Path, audio: dict[str, Path]) -> Iterator[Read]:
     turns: dict[str, list[Turn]] = defaultdict(list)
     uems = read_uem(path.with_suffix(".uem"))
     for name in uems:
@@ -190,20 +218,30 @@ def _rttm(path: Path) -> Iterator[Read]:
             yield BadSample(f"{path}: line {number}", "must be 'SPEAKER file channel start length <NA> <NA> name'")
     for name, found in turns.items():
         if name in audio:
-            yield Example(str(audio[name]), audio[name], Timeline(tuple(sorted(found)), uems.get(name)))
+            yield Example(str(audio[name]), audio[name], Timeline(tuple(sorted(found)), *_outline(uems.get(name, []))))
         else:
             yield BadSample(path, f"speaks of {name!r}, and there is no such recording beside it or in audio/")
 
 
-def read_uem(path: Path) -> dict[str, tuple[float, float]]:
-    """File -> seconds (from, to) that are labelled; empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    spans = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+def _outline(spans: list[Span]) -> tuple[Span | None, tuple[Span, ...]]:
+    """From the first second that is labelled to the last, and what between is not."""
+    if not spans:
+        return None, ()
+    spans = sorted(spans)
+    ends = list(accumulate((stop for _, stop in spans), max))
+    gaps = tuple((end, start) for end, (start, _) in zip(ends, spans[1:], strict=False) if start > end)
+    return (spans[0][0], ends[-1]), gaps
+
+
+def read_uem(path: Path) -> dict[str, list[Span]]:
+    """File -> what is labelled of it; empty where there is no such file."""
+    spans: dict[str, list[Span]] = defaultdict(list)
+    for number, line in enumerate(read_text(path).splitlines() if path.is_file() else [], start=1):
+        if not line.strip() or line.startswith(";;"):
+            continue
         try:
             name, _, start, stop = line.split()
-            spans[name] = float(start), float(stop)
+            spans[name].append((float(start), float(stop)))
         except ValueError as error:
             raise UserError(f"{path}: line {number} must be 'file channel from to'") from error
     return spans
@@ -220,11 +258,11 @@ def write_rttm(path: Path, timelines: dict[str, list[Turn]]) -> None:
 
 
 def _aligned(source: Path) -> Iterator[Read]:
-    """TIMIT: the split is that of ``train.tsv`` and ``dev.tsv`` where there are any."""
+    """TIMIT: the split is that of ``train.tsv``, ``dev.tsv`` and ``test.tsv`` where there are any."""
     sides = {}
-    for path in split_files(source, (".tsv",)):
+    for side, path in side_files(source, (".tsv",)).items():
         manifest = read_manifest(path, AUDIO_SUFFIXES)
-        sides.update({(manifest.root / name).resolve(): split_of(path.stem) for name in manifest.names})
+        sides.update({(manifest.root / name).resolve(): side for name in manifest.names})
     files = [path for path in sorted(source.rglob("*.phn")) if path.with_suffix(".wav").is_file()]
     if not files:
         raise UserError(f"{source}: no .phn beside a .wav of the same name")

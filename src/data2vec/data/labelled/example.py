@@ -14,9 +14,10 @@ from data2vec.data.manifest import Manifest
 from data2vec.data.skips import Skipped
 from data2vec.errors import BadSample, UserError
 
-Split = Literal["train", "dev", ""]
+Split = Literal["train", "dev", "test", ""]
 TRAIN = frozenset({"train", "training"})
-HELD_OUT = frozenset({"dev", "val", "valid", "validation", "test", "eval"})
+TEST = frozenset({"test", "testing"})
+HELD_OUT = TEST | {"dev", "val", "valid", "validation", "eval"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,9 @@ def divide(
 ) -> Splits:
     """The two sides, as the data say; where they do not, a random `share` is held out.
 
+    ``test`` is judged by only where there is no ``dev``, and belongs to neither side otherwise: what picks a checkpoint
+    does not tell how good it is.
+
     Args:
         read: what a reader yields.
         skip_bad: leave bad rows out instead of stopping.
@@ -129,6 +133,7 @@ def divide(
     examples, skipped = settle(read, skip_bad)
     train = [example for example in examples if example.split == "train"]
     dev = [example for example in examples if example.split == "dev"]
+    dev = dev or [example for example in examples if example.split == "test"]
     unsaid = [example for example in examples if not example.split]
     if not hold_out:
         return Splits(train, dev or unsaid or train, skipped)
@@ -150,23 +155,33 @@ def split_of(name: str) -> Split:
     words = set(re.split(r"[^a-z]+", name.lower()))
     if words & TRAIN:
         return "train"
+    if words & TEST:
+        return "test"
     return "dev" if words & HELD_OUT else ""
 
 
-def split_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Files right in `folder` that are named after a side, training first; of each side the first suffix that is there.
+def side_of(parts: Iterable[str]) -> Split:
+    """The side that the first of some folders is named after that is named after any."""
+    return next((side for part in parts if (side := split_of(part))), "")
 
-    ``test`` is taken for judging only where there is nothing else.
-    """
-    found: list[Path] = []
-    for side in ("train", "dev"):
+
+def side_files(folder: Path, suffixes: Sequence[str]) -> dict[Split, Path]:
+    """Files right in `folder` by the side that they are named after; of each side the first suffix that is there."""
+    found: dict[Split, Path] = {}
+    sides: tuple[Split, ...] = ("train", "dev", "test")
+    for side in sides:
         for suffix in suffixes:
             files = sorted(p for p in folder.glob(f"*{suffix}") if p.is_file() and split_of(p.stem) == side)
-            others = [p for p in files if "test" not in p.stem.lower()]
             if files:
-                found.append((others or files)[0])
+                found[side] = files[0]
                 break
     return found
+
+
+def split_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files of `side_files`, training first; ``test`` only where there is no other to be judged by."""
+    found = side_files(folder, suffixes)
+    return [path for side, path in found.items() if side != "test" or "dev" not in found]
 
 
 def with_split(read: Iterable[Read], split: Split) -> Iterable[Read]:

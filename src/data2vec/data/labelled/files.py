@@ -12,6 +12,7 @@ from data2vec.data.labelled.example import (
     Zipped,
     class_names,
     named_label,
+    side_of,
     split_files,
     split_of,
     with_split,
@@ -48,7 +49,7 @@ def read_classes(source: Path, suffixes: Collection[str], *, label: str = "label
     if alone is not None:
         raise UserError(f"{source}: {alone} lies in no folder: put each file in a folder named after its class")
     for index, path in enumerate(paths):
-        split = split_of(path.parts[0]) if len(path.parts) > 2 else ""
+        split = side_of(path.parts[:-2])
         file = Zipped(manifest.root, str(path)) if manifest.zipped else manifest.root / path
         yield Example(manifest.describe(index), file, path.parent.name, split)
 
@@ -89,8 +90,8 @@ def _table(table: Path, label: str, names: list[str]) -> Iterator[Read]:
         if isinstance(row, BadSample):
             yield row
             continue
-        require_columns(row, [label])
         try:
+            require_columns(row, [label])
             target = named_label(row.text(label), names)
             path = file_of(row)
             yield Example(str(path), path, target, row.split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any, NamedTuple
 
 from data2vec.data.labelled.arrow import arrow_rows, is_arrow
 from data2vec.data.labelled.example import HELD_OUT, TRAIN, Split, split_of
-from data2vec.data.manifest import read_text
+from data2vec.data.manifest import csv_rows, read_text, split_lines
 from data2vec.errors import BadSample, UserError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".json")
+_JSON = (".jsonl", ".json")
 
 
 class Row(NamedTuple):
@@ -68,12 +68,12 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row 
         yield from (Row(path, number, values, "row") for number, values in enumerate(arrow_rows(path)))
         return
     text = read_text(path)
-    if path.suffix.lower() in (".jsonl", ".json"):
+    if path.suffix.lower() in _JSON:
         yield from _json_rows(path, text)
         return
     lines = text.split("\n")
     tabs = "\t" in lines[0]
-    rows = _tab_rows(lines) if tabs else _comma_rows(text)
+    rows = _tab_rows(lines) if tabs else _comma_rows(path, text)
     header = list(columns) if columns else next(rows, (0, []))[1]
     if not header or len({name for name in header if name}) < len([name for name in header if name]):
         raise UserError(f"{path}: line 1 must name the columns, each once")
@@ -87,20 +87,22 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row 
 def first_fields(path: Path) -> list[str]:
     """The fields of the first line of a table, to tell its layout."""
     lines = read_text(path).split("\n", 1)
-    rows = _tab_rows(lines[:1]) if "\t" in lines[0] else _comma_rows(lines[0])
+    rows = _tab_rows(lines[:1]) if "\t" in lines[0] else _comma_rows(path, lines[0])
     return next(rows, (0, []))[1]
 
 
 def require_columns(row: Row, wanted: Sequence[str]) -> None:
-    """Refuse a table that lacks columns.
+    """Refuse a table that lacks columns, or a row of JSON that does: each of those has its own.
 
     Raises:
-        UserError: naming those that it has.
+        UserError: naming those that the table has.
+        BadSample: naming those that the row of JSON has.
     """
     missing = [name for name in wanted if name not in row.values]
     if missing:
         has = ", ".join(name for name in row.values if name)
-        raise UserError(f"{row.path}: no column {', '.join(map(repr, missing))} among {has}")
+        reason = f"no column {', '.join(map(repr, missing))} among {has}"
+        raise BadSample(row.source, reason) if row.path.suffix.lower() in _JSON else UserError(f"{row.path}: {reason}")
 
 
 def _tab_rows(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
@@ -109,15 +111,12 @@ def _tab_rows(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
             yield number, line.split("\t")
 
 
-def _comma_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(text.splitlines(keepends=True))
-    for fields in reader:
-        if fields:
-            yield reader.line_num, fields
+def _comma_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    return ((number, fields) for number, fields in csv_rows(path, text) if fields)
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row | BadSample]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         try:

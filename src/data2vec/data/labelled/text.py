@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _TEXTS = (
 _LABELS = ("label", "labels", "score", "gold_label", "similarity", "category")
 _TAGS = ("ner_tags", "pos_tags", "tags", "labels")
 _COLA = ("source", "label", "mark", "sentence")
+_CONLLU_COLUMNS = 10
 _STSB = ("genre", "file", "year", "id", "score", "sentence1", "sentence2")
 
 
@@ -88,7 +90,7 @@ def _layout(path: Path) -> tuple[str, ...] | None:
     fields = first_fields(path)
     if len(fields) == 4 and fields[1] in ("0", "1") and fields[2] in ("", "*"):
         return _COLA
-    if len(fields) >= 7 and fields[2].replace("train", "").isdigit() and _is_number(fields[4]):
+    if len(fields) >= 7 and fields[2][:4].isdigit() and _is_number(fields[4]):
         return _STSB
     return None
 
@@ -98,8 +100,8 @@ def _text_example(
 ) -> Read:
     columns = texts or next((usual for usual in _TEXTS if all(name in row.values for name in usual)), ("text",))
     column = label or next((usual for usual in _LABELS if usual in row.values), "label")
-    require_columns(row, [*columns, *([column] if labelled else [])])
     try:
+        require_columns(row, [*columns, *([column] if labelled else [])])
         given = tuple(row.text(name) for name in columns)
         target = _target(row, column, separator, names) if labelled else None
         return Example(row.source, given[0] if len(given) == 1 else given, target, row.split())
@@ -130,7 +132,8 @@ def _is_number(text: str) -> bool:
 def read_tagged(source: Path) -> Iterator[Read]:
     """Sentences of tagged words (CoNLL): one word a line, an empty line between sentences.
 
-    The word is the first column and the tag the last; where the first column counts words, the word is the second. Of a
+    The word is the first column and the tag the last; where the first column counts words, the word is the second. Of
+    CoNLL-U's ten columns, the tag is the fourth (UPOS). Lines that begin with "# " before a sentence are comments. Of a
     data set of `datasets`, the columns ``tokens`` and ``ner_tags`` (``tags``, ``labels`` ...).
 
     Yields:
@@ -145,19 +148,40 @@ def _conll(path: Path) -> Iterator[Read]:
         return
     words: list[tuple[str, str]] = []
     start, problem = 0, ""
-    for number, line in enumerate([*read_text(path).split("\n"), ""], start=1):
+    lines = read_text(path).split("\n")
+    width = _spaced_columns(lines)
+    for number, line in enumerate([*lines, ""], start=1):
         fields = line.split("\t") if "\t" in line.strip() else line.split()
         if not line.strip() or fields[0] == "-DOCSTART-":
             if problem or words:
                 yield _sentence(path, start, words, problem)
             words, problem = [], ""
             continue
+        comment = line.startswith("# ") and len(fields) != width and not (words or problem)
+        if comment or not (places := _places(fields, len(words))):
+            continue
         start = start if words or problem else number
-        counted = len(fields) >= 3 and fields[0].isdigit() and int(fields[0]) in (len(words), len(words) + 1)
-        if len(fields) < 2 or not fields[-1].strip():
+        word, tag = places
+        if len(fields) < 2 or not fields[tag].strip():
             problem = problem or f"line {number}"
         else:
-            words.append((fields[1 if counted else 0], fields[-1].strip()))
+            words.append((fields[word], fields[tag].strip()))
+
+
+def _spaced_columns(lines: Iterable[str]) -> int:
+    """How many columns spaces part: there, "# O" is a word and its tag. 0 where tabs part them."""
+    first = next((line.strip() for line in lines if line.strip() and not line.startswith("# ")), "")
+    return 0 if "\t" in first else len(first.split())
+
+
+def _places(fields: Sequence[str], before: int) -> tuple[int, int] | None:
+    """The columns of a word, `before` others in its sentence, and of its tag; None: CoNLL-U's 1-2 or 1.1, no word."""
+    count = re.fullmatch(r"(\d+)([-.]\d+)?", fields[0]) if len(fields) >= 3 else None
+    if count is None or int(count[1]) not in (before, before + 1):
+        return 0, -1
+    if len(fields) == _CONLLU_COLUMNS:
+        return None if count[2] else (1, 3)
+    return (0 if count[2] else 1), -1
 
 
 def _tagged_row(row: Row) -> Read:
@@ -281,36 +305,44 @@ def read_choices(source: Path) -> Iterator[Read]:
 
 
 def _choices(row: Row) -> Read:
-    if "choices" in row.values:
-        return _commonsense(row)
-    endings = [name for name in row.values if name.startswith("ending") and name[6:].isdigit()]
-    require_columns(row, ["sent1", "sent2", "ending0", "ending1"])
     try:
-        begin = row.values["sent2"]
-        options = tuple(f"{begin} {row.text(name)}".strip() for name in sorted(endings, key=lambda name: int(name[6:])))
-        label = row.values.get("label")
-        if label in (None, ""):
-            return Example(row.source, Choices(row.text("sent1"), options))
-        if not str(label).isdigit() or int(label) >= len(options):
-            raise BadSample(row.source, f"label {label!r} is none of 0 to {len(options) - 1}")
-        return Example(row.source, Choices(row.text("sent1"), options), int(label))
+        return _commonsense(row) if "choices" in row.values else _swag(row)
     except BadSample as error:
         return error
 
 
-def _commonsense(row: Row) -> Read:
-    require_columns(row, ["question"])
+def _swag(row: Row) -> Example:
+    require_columns(row, ["sent1", "sent2", "ending0", "ending1", "label"])
+    endings = [name for name in row.values if name.startswith("ending") and name[6:].isdigit()]
+    begin = row.values["sent2"]
+    options = tuple(f"{begin} {row.text(name)}".strip() for name in sorted(endings, key=lambda name: int(name[6:])))
+    label = row.text("label")
+    if not label.isdecimal() or int(label) >= len(options):
+        raise BadSample(row.source, f"label {label!r} is none of 0 to {len(options) - 1}")
+    return Example(row.source, Choices(row.text("sent1"), options), int(label))
+
+
+def _commonsense(row: Row) -> Example:
+    labels, texts = _options(row)
+    require_columns(row, ["question", "answerKey"])
+    question, key = row.values["question"], row.text("answerKey")
+    prompt = question.get("stem", "") if isinstance(question, dict) else question
+    if key not in labels:
+        raise BadSample(row.source, f"answerKey {key!r} is none of {', '.join(labels)}")
+    return Example(row.source, Choices(str(prompt), tuple(texts)), labels.index(key))
+
+
+def _options(row: Row) -> tuple[list[str], list[str]]:
+    """Labels and texts of the choices."""
     choices = row.values["choices"]
-    if isinstance(choices, list):  # the original files have a list of {label, text}
-        choices = {"label": [c.get("label") for c in choices], "text": [c.get("text") for c in choices]}
-    labels, texts = choices.get("label", []), choices.get("text", [])
+    if isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):  # as in the original files
+        choices = {name: [choice.get(name) for choice in choices] for name in ("label", "text")}
+    labels, texts = (choices.get("label"), choices.get("text")) if isinstance(choices, dict) else (None, None)
+    if not isinstance(labels, list) or not isinstance(texts, list):
+        raise BadSample(row.source, 'choices must be an object {"label": ["A", ...], "text": [...]}, in JSON lines')
     if len(labels) != len(texts) or len(texts) < 2:
-        return BadSample(row.source, "choices must have as many labels as texts, two at least")
-    question = row.values["question"]
-    prompt, key = (question.get("stem", "") if isinstance(question, dict) else question), row.values.get("answerKey")
-    if key and key not in labels:
-        return BadSample(row.source, f"answerKey {key!r} is none of {', '.join(map(str, labels))}")
-    return Example(row.source, Choices(str(prompt), tuple(map(str, texts))), labels.index(key) if key else None)
+        raise BadSample(row.source, "choices must have as many labels as texts, two at least")
+    return list(map(str, labels)), list(map(str, texts))
 
 
 # Plain text
@@ -340,7 +372,9 @@ def read_passages(source: Path, share: float) -> Iterator[Read]:
     sides = [next((s for part in Path(name).parts if (s := split_of(Path(part).stem))), "") for name in manifest.names]
     for path, side in zip(paths, sides, strict=True):
         passages = _passages(path)
-        first_held = len(passages) if "dev" in sides else len(passages) - max(1, round(share * len(passages)))
+        first_held = (
+            len(passages) if {"dev", "test"} & {*sides} else len(passages) - max(1, round(share * len(passages)))
+        )
         for place, (line, text) in enumerate(passages):
             split = side or ("dev" if place >= first_held else "train")
             yield Example(f"{path}: line {line}", text, text, split_of(split))
