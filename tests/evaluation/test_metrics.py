@@ -1,6 +1,8 @@
 """Every score against a slow, plain one, or against the library people know."""
 
 import math
+import time
+import tracemalloc
 from itertools import permutations, product
 
 import numpy as np
@@ -12,7 +14,7 @@ from data2vec.data.labelled.example import Turn
 from data2vec.evaluation.metrics import Confusion, multilabel_f1, pearson, pixel_confusion, ranks, spearman
 from data2vec.evaluation.spans import exact_match, overlap_f1, span_f1, spans
 from data2vec.evaluation.speakers import Diarization, assign, detection_cost, diarization, equal_error_rate
-from data2vec.evaluation.transcripts import alignment, edits, error_rate
+from data2vec.evaluation.transcripts import Edits, edits, error_rate
 
 labels = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=40)
 columns = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2, max_size=30)
@@ -66,6 +68,31 @@ def test_overlap_of_pixels() -> None:
     assert confusion.mean_iou == pytest.approx(np.nanmean(plain))
 
 
+def alignment(reference: list[str], answer: list[str]) -> list[tuple[str, int, int]]:
+    """The steps of a shortest edit and where they happen, from the whole matrix of costs."""
+    rows, columns = len(reference), len(answer)
+    cost = [[*range(columns + 1)]]  # of turning i units into j
+    for i, unit in enumerate(reference, start=1):
+        above, row = cost[-1], [i]
+        for j, other in enumerate(answer, start=1):
+            row.append(min(above[j - 1] + (unit != other), above[j] + 1, row[-1] + 1))
+        cost.append(row)
+    steps = []
+    i, j = rows, columns
+    while i or j:
+        differs = bool(i and j and reference[i - 1] != answer[j - 1])
+        if i and j and cost[i][j] == cost[i - 1][j - 1] + differs:
+            i, j = i - 1, j - 1
+            steps.append(("substitution" if differs else "hit", i, j))
+        elif i and cost[i][j] == cost[i - 1][j] + 1:
+            i -= 1
+            steps.append(("deletion", i, j))
+        else:
+            j -= 1
+            steps.append(("insertion", i, j))
+    return steps[::-1]
+
+
 def distance(a: tuple[str, ...], b: tuple[str, ...]) -> int:
     """Levenshtein as it is defined."""
     if not a or not b:
@@ -82,6 +109,29 @@ def test_edits_are_the_fewest_and_lead_from_one_to_the_other(reference: list[str
     assert counted.length == len(reference)
     rebuilt = [answer[j] for kind, _, j in alignment(reference, answer) if kind != "deletion"]
     assert rebuilt == answer
+
+
+longer = st.lists(st.sampled_from("wxyz"), max_size=40)
+
+
+@given(longer, longer)
+def test_every_kind_of_edit_as_in_the_whole_matrix(reference: list[str], answer: list[str]) -> None:
+    kinds = [kind for kind, _, _ in alignment(reference, answer)]
+    expected = Edits(*(kinds.count(kind) for kind in ("hit", "substitution", "deletion", "insertion")))
+    assert edits(reference, answer) == expected
+
+
+def test_edits_of_long_texts_need_little_memory_and_time() -> None:
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdefgh "), 2000)) for _ in range(2)]
+    began = time.process_time()
+    edits(*texts)
+    assert time.process_time() - began < 5  # a tenth of a second, but machines may be busy
+    tracemalloc.start()
+    edits(*texts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000  # the whole matrix holds 4,000,000 numbers
 
 
 def test_error_rate_as_jiwer() -> None:

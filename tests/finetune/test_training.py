@@ -1,10 +1,13 @@
 """What fine-tuning adds to the trainer: freezing, adapters, mixing, balance, resume, and clear lines for bad input."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,16 +18,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data2vec.cli.main import main
+from data2vec.data.labelled.audio import Timeline
 from data2vec.data.labelled.augment import cutmix, erase, mixup, rand_augment, smooth
-from data2vec.data.labelled.example import Example, divide
+from data2vec.data.labelled.example import Example, Turn, divide
+from data2vec.errors import UserError
 from data2vec.models.text.heads import Data2VecTextForSequenceClassification
 from data2vec.recipes.finetune import FINETUNE, FinetuneConfig
+from data2vec.tasks.asr import SpeechRecognition
 from data2vec.tasks.config import AugmentConfig, LabelledConfig
+from data2vec.tasks.frames import AudioFrames
 from data2vec.tasks.names import task_class
 from data2vec.tasks.run import batches, inputs_of, usable
 from data2vec.tasks.sentences import TextClassification
-from data2vec.tasks.task import Item, collate
-from data2vec.training.finetune import adapt, export
+from data2vec.tasks.task import LOWER_IS_BETTER, Item, collate
+from data2vec.training.config import TrainConfig
+from data2vec.training.finetune import adapt, check_soft_labels, export, judged_by, read_splits
 from data2vec.training.supervised import LabelledSamples, SupervisedTask
 
 EXAMPLES = [Example(str(i), f"the cat {'good' if i % 2 else 'bad'} day", str(i % 2)) for i in range(8)]
@@ -281,6 +289,78 @@ def test_bad_labels_are_one_clear_line(
     assert said.startswith("data2vec: error: ")
     assert line in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "problem"),
+    [("0.5 1.5 2 3", "--data.problem regression", "regression"), ("a;b a b b;a", "--data.separator ;", "multi_label")],
+)
+def test_soft_labels_are_for_one_class(
+    labels: str, more: str, problem: str, encoders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"the cat,{label},{side}" for label in labels.split() for side in ("train", "dev")]
+    (tmp_path / "table.csv").write_text("\n".join(["text,label,split", *rows]) + "\n")
+    options = [*more.split(), "--augment.smoothing", "0.1"]
+    assert run(tmp_path / "table.csv", encoders["text"], tmp_path / "run", *options) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"the problem here is {problem}: set augment.mixup=0 augment.cutmix=0 augment.smoothing=0" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_smoothing_one_class_is_fine(task: TextClassification) -> None:
+    check_soft_labels(task, AugmentConfig(smoothing=0.1))
+
+
+@pytest.mark.parametrize("side", ["train", "dev"])
+def test_rows_without_a_label_are_named_or_left_out(
+    side: str, encoders: dict[str, Path], labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(labelled / "choices", data)
+    with (data / f"{side}.jsonl").open("a") as file:
+        row = {"sent1": "the cat", "sent2": "", "ending0": "good day", "ending1": "bad dog", "label": ""}
+        file.write(json.dumps(row) + "\n")
+    line = len((data / f"{side}.jsonl").read_text().splitlines())
+    command = ["finetune", "multiple-choice", str(data), "--model", str(encoders["text"]), *QUICK.split()]
+    assert main([*command, "--out", str(tmp_path / "run")]) == 2
+    assert f"{side}.jsonl: line {line}: has no label" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    config = FINETUNE["multiple-choice"]["little"]()
+    config = replace(config, data=replace(config.data, skip_bad=True))
+    splits = read_splits(task_class("multiple-choice"), data, config)
+    assert all(example.target is not None for example in splits.all)
+    assert len(splits.skipped) == 1
+
+
+def test_no_reader_gets_rows_without_a_label_into_training() -> None:
+    examples = [*EXAMPLES, Example("table.csv: line 10", "the cat")]
+    reader, config = SimpleNamespace(read=lambda *_: iter(examples)), FINETUNE["text-classification"]["little"]()
+    with pytest.raises(UserError, match=r"table\.csv: line 10: has no label to learn from"):
+        read_splits(reader, Path(), config)
+    splits = read_splits(reader, Path(), replace(config, data=replace(config.data, skip_bad=True)))
+    assert (len(splits.all), [row.source for row in splits.skipped]) == (8, ["table.csv: line 10"])
+
+
+def test_the_name_of_a_metric_says_what_is_better(task: TextClassification) -> None:
+    begin = TrainConfig(updates=1)
+    assert judged_by(task, begin) == replace(begin, metric="accuracy", maximize=True)
+    assert judged_by(task, replace(begin, metric="matthews", maximize=False)).maximize
+    assert not judged_by(task, replace(begin, metric="der_collar")).maximize
+
+
+def test_errors_count_against_a_model() -> None:
+    """Every metric of speech falls, or stays, where the answer is right instead of wrong."""
+    turns = Example("a.wav", None, Timeline((Turn(0, 5, "x"), Turn(5, 9, "y")), (0.0, 10.0)))
+    frames = SimpleNamespace(exclusive=False, mode="turns")
+    right, wrong = [(0, 5, "1"), (5, 9, "2")], [(2, 10, "1")]
+    rates = [AudioFrames.score(frames, [turns], [{"turns": answer}]) for answer in (right, wrong)]
+    for written, metric in (("letters", "wer"), ("phones", "per")):
+        units = list if written == "letters" else str.split
+        asr = SimpleNamespace(written=written, metric=metric, _space=" ", units=units)
+        for side, text in zip(rates, ("a b c d", "a x"), strict=True):
+            side |= SpeechRecognition.score(asr, [Example("a.wav", None, "a b c d")], [{"text": text}])
+    assert rates[0].keys() == rates[1].keys() <= LOWER_IS_BETTER
+    assert all(rates[0][name] <= rates[1][name] for name in rates[0])
 
 
 def test_bad_speech_is_named_or_left_out(

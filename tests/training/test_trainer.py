@@ -220,6 +220,49 @@ def test_evaluate_keeps_the_best_and_loses_patience(tmp_path: Path) -> None:
         train(tmp_path / "x", hooks={"evaluate": lambda _: {"accuracy": 1.0}}, metric="wer")
 
 
+@pytest.mark.parametrize(
+    ("scores", "exported", "best"),
+    [
+        ([math.nan, 0.2, math.nan, 0.1, 0.5, math.nan], [2, 4, 10], 0.5),
+        ([math.nan] * 6, [2], math.nan),
+        ([0.2, math.nan, 0.3, 0.1, 0.1, 0.1], [2, 6], 0.3),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_nan_is_never_the_best_of_several(
+    tmp_path: Path, scores: list[float], exported: list[int], best: float, sign: int
+) -> None:
+    task, found = ToyTask(), []
+
+    def evaluate(update: int) -> dict[str, float]:
+        return {"pearson": sign * scores[update // 2 - 1]}
+
+    def export(folder: Path) -> None:
+        found.append(len(task.calls))
+        (folder / "config.json").write_text("{}")
+
+    hooks = {"evaluate": evaluate, "export": export}
+    result = train(tmp_path, task=task, hooks=hooks, eval_every=2, maximize=sign > 0)
+    assert found == exported
+    assert result.best == pytest.approx(sign * best, nan_ok=True)
+
+
+def test_nan_wears_patience_out_and_survives_a_resume(tmp_path: Path) -> None:
+    exported: list[int] = []
+
+    def hooks(scores: dict[int, float]) -> dict[str, object]:
+        def export(folder: Path) -> None:
+            exported.append(1)
+            (folder / "config.json").write_text("{}")
+
+        return {"evaluate": lambda update: {"pearson": scores.get(update, math.nan)}, "export": export}
+
+    stopped = train(tmp_path, hooks=hooks({}), eval_every=2, patience=2)
+    assert (stopped.reason, stopped.update, len(exported)) == ("patience", 6, 1)
+    again = train(tmp_path, hooks=hooks({10: 0.5}), eval_every=2, patience=4, resume=True)
+    assert (again.reason, again.best, len(exported)) == ("done", 0.5, 2)
+
+
 def test_collapse_warns_or_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hooks = {"diagnose": lambda log: "target_var is low" if log["target_var"] < 1e3 else None}
     train(tmp_path / "warn", hooks=hooks, log_every=6)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from data2vec.evaluation.metrics import ratio
-
-Step = Literal["hit", "substitution", "deletion", "insertion"]
 
 
 class Edits(NamedTuple):
@@ -49,35 +47,32 @@ class ErrorRate:
     edits: Edits
 
 
-def alignment(reference: Sequence[Hashable], answer: Sequence[Hashable]) -> list[tuple[Step, int, int]]:
-    """The steps of a shortest edit (Levenshtein), with the places in both sequences where each happens."""
-    rows, columns = len(reference), len(answer)
-    cost = [[*range(columns + 1)]]  # of turning i units into j
-    for i, unit in enumerate(reference, start=1):
-        above, row = cost[-1], [i]
-        for j, other in enumerate(answer, start=1):
-            row.append(min(above[j - 1] + (unit != other), above[j] + 1, row[-1] + 1))
-        cost.append(row)
-    steps: list[tuple[Step, int, int]] = []
-    i, j = rows, columns
-    while i or j:
-        differs = bool(i and j and reference[i - 1] != answer[j - 1])
-        if i and j and cost[i][j] == cost[i - 1][j - 1] + differs:
-            i, j = i - 1, j - 1
-            steps.append(("substitution" if differs else "hit", i, j))
-        elif i and cost[i][j] == cost[i - 1][j] + 1:
-            i -= 1
-            steps.append(("deletion", i, j))
-        else:
-            j -= 1
-            steps.append(("insertion", i, j))
-    return steps[::-1]
-
-
 def edits(reference: Sequence[Hashable], answer: Sequence[Hashable]) -> Edits:
-    """Count the steps of `alignment`."""
-    kinds = [kind for kind, _, _ in alignment(reference, answer)]
-    return Edits(*(kinds.count(kind) for kind in ("hit", "substitution", "deletion", "insertion")))
+    """Count the steps of a shortest edit (Levenshtein), in memory linear in the lengths.
+
+    Of several shortest ones, that whose last steps are hits or substitutions before deletions before insertions.
+    """
+    known: dict[Hashable, int] = {}
+    x, y = (np.array([known.setdefault(unit, len(known)) for unit in side]) for side in (reference, answer))
+    rows, columns, backwards = len(x), len(y), y[::-1]
+    # By rows i of three anti-diagonals i + j: the cost of turning i units into j, and the deletions among it.
+    (cost2, deleted2), (cost1, deleted1), (cost, deleted) = np.zeros((3, 2, rows + 1), dtype=np.int32)
+    for place in range(1, rows + columns + 1):
+        first, stop = max(1, place - columns), min(rows + 1, place)
+        here, above = slice(first, stop), slice(first - 1, stop - 1)
+        differs = x[above] != backwards[columns - place + first : columns - place + stop]
+        through, deletion, insertion = cost2[above] + differs, cost1[above] + 1, cost1[here] + 1
+        least = cost[here] = np.minimum(np.minimum(through, deletion), insertion)
+        beside = np.where(deletion == least, deleted1[above] + 1, deleted1[here])
+        deleted[here] = np.where(through == least, deleted2[above], beside)
+        cost[0], deleted[0] = place, 0
+        if place <= rows:
+            cost[place] = deleted[place] = place
+        cost2, deleted2, cost1, deleted1, cost, deleted = cost1, deleted1, cost, deleted, cost2, deleted2
+    deletions, errors = int(deleted1[rows]), int(cost1[rows])
+    insertions = deletions + columns - rows
+    substitutions = errors - deletions - insertions
+    return Edits(rows - deletions - substitutions, substitutions, deletions, insertions)
 
 
 def error_rate(

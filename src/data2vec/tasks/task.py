@@ -44,7 +44,13 @@ class Item:
     key: Hashable = None
 
 
-LOWER_IS_BETTER = frozenset({"wer", "cer", "per", "eer", "min_dcf", "der", "mse", "loss", "perplexity"})
+LOWER_IS_BETTER = frozenset(
+    {
+        *("wer", "wer_low", "wer_high", "cer", "per", "per_low", "per_high"),
+        *("der", "missed", "false_alarm", "confused", "der_collar", "der_single_speaker"),
+        *("eer", "min_dcf", "mse", "loss", "perplexity"),
+    }
+)
 """Metrics that count errors."""
 
 

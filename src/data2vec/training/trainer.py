@@ -42,7 +42,7 @@ class Result:
         reason: all updates done; `max_minutes` used up; no better metric for `patience` evaluations; or a signal.
         update: optimizer steps done.
         log: the last record.
-        best: the best evaluation metric, if there was one.
+        best: the best evaluation metric, if there was one; NaN if it never was a number.
     """
 
     reason: Reason
@@ -332,8 +332,7 @@ class Trainer:
             raise UserError(f"metric = {name!r}: the evaluation gives {', '.join(numbers) or 'nothing'}")
         self.log.record(self.progress.update, {f"dev_{key}": value for key, value in numbers.items()})
         value, best = self.world.broadcast(numbers[name]), self.progress.best
-        better = best is None or (value > best if self.config.maximize else value < best)
-        if better:
+        if _better(value, best, self.config.maximize):
             self.progress.best, self.progress.stale = value, 0
             self._export()
         else:
@@ -376,6 +375,13 @@ class Trainer:
         self._values = state["values"]
         device = self.world.device
         self._window = {name.removeprefix("window."): value.to(device) for name, value in state["tensors"].items()}
+
+
+def _better(value: float, best: float | None, maximize: bool) -> bool:
+    """Anything is better than nothing, and any number than NaN; a NaN is better than neither."""
+    if best is None or math.isnan(value) or math.isnan(best):
+        return best is None or (math.isnan(best) and not math.isnan(value))
+    return value > best if maximize else value < best
 
 
 def _every(period: int, update: int) -> bool:
