@@ -14,7 +14,8 @@ import toy_run
 from toy_run import ToyBatches, ToyTask, losses, train
 
 from data2vec.errors import UserError
-from data2vec.training.distributed import World, choose_device
+from data2vec.nn.device import choose_device
+from data2vec.training.distributed import World
 
 
 def torchrun(*command: object) -> subprocess.CompletedProcess[str]:

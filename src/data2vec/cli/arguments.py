@@ -43,3 +43,8 @@ def parse(kind: type[T], argv: Sequence[str], *, prog: str, default: T | None = 
 
 
 _STYLE = (tyro.conf.AvoidSubcommands,)
+
+
+def spelled_out(argv: Sequence[str]) -> list[str]:
+    """``--skip-bad`` as what it is short for."""
+    return ["--data.skip-bad" if argument == "--skip-bad" else argument for argument in argv]

@@ -23,6 +23,7 @@ class Arguments:
         layer: which block's output, from 0; negative ones count from the last.
         sequence: one vector a frame, token or patch, in place of their mean.
         batch_size: inputs a forward pass.
+        device: auto, cpu, cuda, mps.
         page: an HTML file for a picture of the features in the plane, files coloured by their folder.
     """
 
@@ -32,6 +33,7 @@ class Arguments:
     layer: int = -1
     sequence: tyro.conf.FlagCreatePairsOff[bool] = False
     batch_size: int = 8
+    device: str = "auto"
     page: Path | None = None
 
 
@@ -49,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
         layer=arguments.layer,
         sequence=arguments.sequence,
         batch_size=arguments.batch_size,
+        device=arguments.device,
     )
     if arguments.page is not None:
         from data2vec.tasks.look import write_features_page

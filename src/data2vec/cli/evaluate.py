@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from data2vec.cli.arguments import parse
+from data2vec.cli.arguments import parse, spelled_out
 from data2vec.data.manifest import read_text
 from data2vec.errors import UserError
 from data2vec.recipes.finetune import FINETUNE, FinetuneConfig, finetune_preset
@@ -27,6 +27,7 @@ class Arguments:
         model: the fine-tuned model, or the run that made it.
         out: for scores.json, predictions.jsonl and report.html; `evaluation` beside the model if not given.
         json: print the scores as JSON.
+        device: auto, cpu, cuda, mps.
         pictures: so many examples are shown in the report: what the model attends to, words in time, maps; 0: none.
         data: how the files are read: as the run that made the model read them, if `model` is a run's.
         decode: of asr: beam search, language model, hot words.
@@ -36,6 +37,7 @@ class Arguments:
     model: Path
     out: Path | None = None
     json: tyro.conf.FlagCreatePairsOff[bool] = False
+    device: str = "auto"
     pictures: int = 6
     data: LabelledConfig = field(default_factory=LabelledConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
@@ -50,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
         return
     config = finetune_preset(argv[0], "little")
     default = Arguments(tyro.MISSING, tyro.MISSING, data=_as_trained(argv[0], argv[1:]) or config.data)
-    arguments = parse(Arguments, argv[1:], prog=f"data2vec evaluate {argv[0]}", default=default)
+    arguments = parse(Arguments, spelled_out(argv[1:]), prog=f"data2vec evaluate {argv[0]}", default=default)
 
     from data2vec.tasks.report import known
     from data2vec.training.finetune import evaluate_model  # loads torch: not for --help
@@ -58,7 +60,13 @@ def main(argv: Sequence[str]) -> None:
     out = arguments.out or arguments.model / "evaluation"
     config = replace(config, data=arguments.data)
     scores = evaluate_model(
-        arguments.data_path, arguments.model, config, out, decode=arguments.decode, pictures=arguments.pictures
+        arguments.data_path,
+        arguments.model,
+        config,
+        out,
+        decode=arguments.decode,
+        pictures=arguments.pictures,
+        device=arguments.device,
     )
     if arguments.json:
         print(json.dumps(known(scores)))
@@ -72,10 +80,19 @@ def _as_trained(task: str, argv: Sequence[str]) -> LabelledConfig | None:
     """How the run that made the model read its data: columns, symbols, sizes."""
     given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     given.add_argument("--model", type=Path, default=Path())
-    model: Path = given.parse_known_args(argv)[0].model
+    run = trained(given.parse_known_args(argv)[0].model)
+    return run.data if run is not None and run.task == task else None
+
+
+def trained(model: Path) -> FinetuneConfig | None:
+    """The settings of the run that made a fine-tuned model (or is it), where they lie beside it.
+
+    Raises:
+        UserError: they cannot be read.
+    """
     known = next((folder / "run.json" for folder in (model, model.parent) if (folder / "run.json").is_file()), None)
     try:
         settings = json.loads(read_text(known)) if known else {}
     except ValueError as error:
         raise UserError(f"{known} is not JSON ({error}): restore it, or copy {model} out of the run") from error
-    return FinetuneConfig.from_dict(settings).data if settings.get("task") == task else None
+    return FinetuneConfig.from_dict(settings) if "task" in settings else None

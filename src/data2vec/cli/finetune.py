@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from data2vec.cli.arguments import parse
+from data2vec.cli.arguments import parse, spelled_out
 from data2vec.errors import UserError
 from data2vec.recipes.finetune import FINETUNE, FinetuneConfig, finetune_preset
 from data2vec.training.run import read_settings
@@ -91,7 +91,7 @@ def read_arguments(task: str, argv: Sequence[str]) -> Arguments:
     given = Arguments(
         tyro.MISSING, tyro.MISSING, tyro.MISSING, early.preset, resume=False, device="auto", set=(), config=config
     )
-    arguments = parse(Arguments, argv, prog=f"data2vec finetune {task}", default=given)
+    arguments = parse(Arguments, spelled_out(argv), prog=f"data2vec finetune {task}", default=given)
     if arguments.config.task != task:
         raise UserError(f"--task {arguments.config.task}: the task is {task}; leave --task out")
     network = {**arguments.config.network, **dict(_field(given) for fields in arguments.set for given in fields)}

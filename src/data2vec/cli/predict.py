@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
 
 from data2vec.cli.arguments import parse
+from data2vec.cli.evaluate import trained
 from data2vec.tasks.config import DecodeConfig, LabelledConfig
 
 
@@ -25,6 +26,8 @@ class Arguments:
         files: a folder for subtitles (asr), RTTM (audio-frames), label maps and overlays (semantic-segmentation).
         page: an HTML file for pictures: what the model attends to, words in time, maps of classes.
         batch: seconds of sound, tokens, or images at once; 0 is a usual number.
+        skip_bad: leave inputs out that cannot be read, and say so, instead of stopping at the first.
+        device: auto, cpu, cuda, mps.
         max_seconds: longer recordings are taken in windows of so many seconds.
         decode: of asr: beam search, language model, hot words.
     """
@@ -35,6 +38,8 @@ class Arguments:
     files: Path | None = None
     page: Path | None = None
     batch: float = 0.0
+    skip_bad: tyro.conf.FlagCreatePairsOff[bool] = False
+    device: str = "auto"
     max_seconds: float = 30.0
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
@@ -46,10 +51,21 @@ def main(argv: Sequence[str]) -> None:
     from data2vec.tasks.predict import predict_inputs, short, write_files  # loads torch: not for --help
 
     inputs = [line.rstrip("\n") for line in sys.stdin] if arguments.inputs == ("-",) else list(arguments.inputs)
-    data = LabelledConfig(max_seconds=arguments.max_seconds)
-    found = predict_inputs(
-        arguments.model, inputs, batch=arguments.batch, data=data, decode=arguments.decode, page=arguments.page
+    run = trained(Path(arguments.model))
+    data = replace(
+        run.data if run else LabelledConfig(), max_seconds=arguments.max_seconds, skip_bad=arguments.skip_bad
     )
+    found, skipped = predict_inputs(
+        arguments.model,
+        inputs,
+        batch=arguments.batch,
+        data=data,
+        decode=arguments.decode,
+        page=arguments.page,
+        device=arguments.device,
+    )
+    for skip in skipped:
+        print(f"left out: {skip.source}: {skip.reason}", file=sys.stderr)
     for prediction in found:
         if arguments.jsonl:
             print(json.dumps({k: v for k, v in prediction.items() if k != "map"}, ensure_ascii=False))

@@ -146,12 +146,12 @@ class SpeechRecognition:
         if self.written == "words":
             cases = ((word, word.upper(), word.lower()) for word in text.split())
             return [next((case for case in each if case in self.vocabulary), each[0]) for each in cases]
-        letters = {letter for letter in text if letter.isalpha()}
-        if letters and not letters & self.vocabulary.keys():
-            upper = {letter.upper() for letter in letters} & self.vocabulary.keys()
-            text = text.upper() if upper else text.lower()
+        text = min((text, text.upper(), text.lower()), key=self._unknown)
         space = self.processor.tokenizer.word_delimiter_token or " "
         return [space if letter == " " else letter for letter in text]
+
+    def _unknown(self, text: str) -> int:
+        return sum(letter not in self.vocabulary for letter in text if letter.isalpha())
 
     def encode(self, item: Item, rng: Rng, augment: AugmentConfig | None = None) -> Sample:
         """input_values (samples,) float32, and labels (symbols,) int64 to train on."""

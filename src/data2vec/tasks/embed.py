@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from data2vec.errors import UserError
 from data2vec.evaluation.frozen import Frozen, Item, open_frozen
 from data2vec.models.encoder import Encoder
+from data2vec.nn.device import choose_device
 from data2vec.tasks.inputs import expand_files
 from data2vec.tasks.names import model_folder
 
@@ -59,6 +60,7 @@ def embed_inputs(
     layer: int = -1,
     sequence: bool = False,
     batch_size: int = 8,
+    device: str = "auto",
 ) -> int:
     """Write the features of files (folders are searched) or texts.
 
@@ -72,6 +74,7 @@ def embed_inputs(
         layer: see `embed`.
         sequence: see `embed`.
         batch_size: inputs at once.
+        device: ``auto``, ``cpu``, ``cuda`` ...
 
     Returns:
         How many inputs there were.
@@ -81,6 +84,7 @@ def embed_inputs(
     """
     source = model_folder(model)
     frozen = open_frozen(source)
+    frozen.model.to(choose_device(device))
     names = [
         name for given in inputs for name in (expand_files(given, frozen.suffixes) if not frozen.text else [given])
     ]

@@ -11,8 +11,10 @@ from PIL import Image
 
 from data2vec.data.labelled.audio import write_rttm
 from data2vec.data.labelled.example import Turn
+from data2vec.data.skips import Skipped
 from data2vec.decoding.transcript import Piece, Transcript, subtitles
 from data2vec.errors import UserError
+from data2vec.nn.device import choose_device
 from data2vec.processing.pixels import IMAGE_SUFFIXES, load_image
 from data2vec.processing.waveform import AUDIO_SUFFIXES
 from data2vec.tasks.config import UNITS, DecodeConfig, LabelledConfig
@@ -36,16 +38,21 @@ def predict_inputs(
     data: LabelledConfig | None = None,
     decode: DecodeConfig | None = None,
     page: Path | None = None,
-) -> list[Prediction]:
+    device: str = "auto",
+) -> tuple[list[Prediction], list[Skipped]]:
     """What a fine-tuned model says about each input.
 
     Args:
         folder: the model, or the run that made it.
         inputs: files or folders of files (speech, pictures), or texts.
         batch: seconds, tokens or images at once; a usual number if 0.
-        data: how long inputs are cut, and whether case is folded.
+        data: how long inputs are cut, whether case is folded, and whether bad ones are left out.
         decode: of speech recognition.
         page: an HTML page with pictures to write.
+        device: ``auto``, ``cpu``, ``cuda`` ...
+
+    Returns:
+        The predictions, in order, and what was left out.
 
     Raises:
         UserError: no head that we know, or an input that cannot be read.
@@ -56,17 +63,19 @@ def predict_inputs(
     options = {"decode": decode} if name == "asr" else {}
     if decode is not None and decode != DecodeConfig() and name != "asr":
         raise UserError(f"decode options are for speech recognition, and this model does {name}")
-    task: Downstream = cls.open(source, data or LabelledConfig(), **options)
+    data = data or LabelledConfig()
+    task: Downstream = cls.open(source, data, **options)
+    task.model.to(choose_device(device))
     examples = [cls.example(item) for given in inputs for item in expand_files(given, _SUFFIXES[unit])]
     if not examples:
         raise UserError("give files or texts to predict")
-    items, _ = usable(task, examples)
+    items, skipped = usable(task, examples, skip_bad=data.skip_bad)
     found = predict(task, items, round((batch or _BATCH[unit]) * (16_000 if unit == "seconds" else 1)))
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         body = f"<h1>{name}</h1>{''.join(look(task, items, found, len(found)))}"
         page.write_text(whole_page(name, body), encoding="utf-8")
-    return found
+    return found, skipped
 
 
 def short(prediction: Prediction) -> str:

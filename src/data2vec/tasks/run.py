@@ -21,19 +21,34 @@ def usable(
 ) -> tuple[list[Item], list[Skipped]]:
     """Rows of the examples that the task can use.
 
+    Rows to be judged by are read once, or a damaged file would end a run at its first evaluation; those to train on
+    are read as they come.
+
     Raises:
         UserError: one cannot be used and `skip_bad` is off, or none can.
     """
     items: list[Item] = []
     bad: list[BadSample] = []
     for item in task.items(examples, train=train):
-        (items if isinstance(item, Item) else bad).append(item)  # type: ignore[arg-type]
+        problem = item if isinstance(item, BadSample) else None if train else _unreadable(task, item)
+        if problem is not None:
+            bad.append(problem)
+        elif isinstance(item, Item):
+            items.append(item)
     if bad and not skip_bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise UserError(f"{bad[0]}{more}; mend it, or leave such examples out with --skip-bad")
     if not items:
         raise UserError(str(bad[0]) if bad else "there are no examples")
     return items, [Skipped.of(each) for each in bad]
+
+
+def _unreadable(task: Downstream, item: Item) -> BadSample | None:
+    try:
+        task.encode(item, None)
+    except BadSample as error:
+        return error
+    return None
 
 
 def batches(items: Sequence[Item], budget: int, *, alike: bool = False) -> Iterator[list[int]]:

@@ -92,8 +92,13 @@ class SemanticSegmentation:
             try:
                 with Image.open(example.input) as image:
                     width, height = shown_size(image)
+                if example.target is not None and not train:
+                    self.label_map(example)
             except OSError as error:
                 yield BadSample(example.source, f"cannot be read ({error})")
+                continue
+            except BadSample as error:
+                yield error
                 continue
             yield Item(example, 1, (height, width))
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from data2vec.errors import UserError
+from data2vec.nn.device import choose_device
 from data2vec.objectives.task import Batch, Task, TaskOutput
 
 
@@ -60,23 +60,6 @@ class World:
             dist.all_reduce(flat)
         parts = torch.split(flat, [value.numel() for value in sums.values()])
         return {name: part.view(value.shape) for (name, value), part in zip(sums.items(), parts, strict=True)}
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """``auto`` is this process's GPU if there is one, else MPS, else the CPU; any other name is torch's.
-
-    Raises:
-        UserError: no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name, local_rank) if name == "cuda" else torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device = {name!r}: not usable here ({reason}); take auto or cpu") from error
-    return device
 
 
 @contextmanager

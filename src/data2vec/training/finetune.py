@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from data2vec.data.labelled.example import Splits, divide
+from data2vec.data.labelled.example import Example, Read, Splits, divide
 from data2vec.data.loader import Loader
 from data2vec.data.sampler import BucketSampler
 from data2vec.data.skips import SkipLog, Skipped
-from data2vec.errors import UserError, require
+from data2vec.errors import BadSample, UserError, require
+from data2vec.nn.device import choose_device
 from data2vec.recipes.finetune import FinetuneConfig
-from data2vec.tasks.config import DecodeConfig
+from data2vec.tasks.classify import Answers
+from data2vec.tasks.config import AugmentConfig, DecodeConfig
 from data2vec.tasks.look import features_plot, look
 from data2vec.tasks.names import model_folder, task_class
 from data2vec.tasks.report import write_evaluation
 from data2vec.tasks.run import Evaluation, evaluate, usable
 from data2vec.tasks.task import LOWER_IS_BETTER, Downstream, Item
+from data2vec.training.config import TrainConfig
 from data2vec.training.distributed import World, join
 from data2vec.training.pretrain import Steps
 from data2vec.training.run import RunFolder, check_run, open_run
@@ -58,12 +61,13 @@ def run_finetuning(
         splits = read_splits(cls, data, config)
         source = model_folder(model)
         task: Downstream = cls.begin(source, splits.train, config.data, scratch=config.scratch, **config.network)
+        check_soft_labels(task, config.augment)
         train, bad = usable(task, splits.train, train=True, skip_bad=config.data.skip_bad)
         dev, worse = usable(task, splits.dev, skip_bad=config.data.skip_bad)
         run = _open(out, config, data, source, resume, world)
         result = _train(task, train, dev, config, run, world, resume, [*splits.skipped, *bad, *worse])
         if world.first:
-            _finish(cls, dev, config, run, result)
+            _finish(cls, dev, config, run, result, world.device)
         world.barrier()
     return result
 
@@ -71,7 +75,25 @@ def run_finetuning(
 def read_splits(cls: Any, data: Path, config: FinetuneConfig) -> Splits:
     """The labelled examples of both sides, as the recipe reads them."""
     labelled = config.data
-    return divide(cls.read(data, labelled), skip_bad=labelled.skip_bad, share=labelled.dev_share, seed=labelled.seed)
+    read = _with_labels(cls.read(data, labelled))
+    return divide(read, skip_bad=labelled.skip_bad, share=labelled.dev_share, seed=labelled.seed)
+
+
+def _with_labels(read: Iterable[Read]) -> Iterator[Read]:
+    """An example without a label, which `data2vec predict` can use, is bad here."""
+    for item in read:
+        unlabelled = isinstance(item, Example) and item.target is None
+        yield BadSample(item.source, "has no label to learn from or be judged by") if unlabelled else item
+
+
+def check_soft_labels(task: Downstream, augment: AugmentConfig) -> None:
+    """Raise `UserError` where labels are to become distributions over classes and an answer is not one class."""
+    answer = getattr(task, "answer", None)
+    if augment.soft and isinstance(answer, Answers) and answer.problem != "single_label":
+        raise UserError(
+            "mixup, cutmix and smoothing are for one class an example, and the problem here is "
+            f"{answer.problem}: set augment.mixup=0 augment.cutmix=0 augment.smoothing=0"
+        )
 
 
 def _open(out: Path, config: FinetuneConfig, data: Path, source: str | Path, resume: bool, world: World) -> RunFolder:
@@ -100,19 +122,26 @@ def _train(
         count = sum(p.numel() for p in supervised.parameters() if p.requires_grad)
         size = f"{len(train):,} rows to train on, {len(dev):,} held out, {len(skipped)} left out"
         print(f"{config.task}: {size}; {count:,} parameters learn", file=sys.stderr)
-    metric = config.train.metric or task.metric
-    loop = replace(config.train, metric=metric, maximize=metric not in LOWER_IS_BETTER)
     trainer = Trainer(
         supervised,
         Steps(_loader(task, train, config, run, world, skipped)),
         config.optim,
-        loop,
+        judged_by(task, config.train),
         run,
         world=world,
         export=lambda folder: export(task, folder),
         evaluate=lambda _: evaluate(task, dev, config.budget).scores,
     )
     return trainer.fit(resume=resume)
+
+
+def judged_by(task: Downstream, train: TrainConfig) -> TrainConfig:
+    """The loop with the metric that picks the best model.
+
+    Its name says whether more is better (`LOWER_IS_BETTER`); what `train.maximize` says does not count here.
+    """
+    metric = train.metric or task.metric
+    return replace(train, metric=metric, maximize=metric not in LOWER_IS_BETTER)
 
 
 def _loader(
@@ -188,11 +217,14 @@ def merged(model: Any) -> Any:
     return model
 
 
-def _finish(cls: Any, dev: Sequence[Item], config: FinetuneConfig, run: RunFolder, result: Result) -> None:
+def _finish(
+    cls: Any, dev: Sequence[Item], config: FinetuneConfig, run: RunFolder, result: Result, device: torch.device
+) -> None:
     """Judge the best model, as `from_pretrained` reads it, and write down what it says."""
     if not (run.model / "config.json").is_file():  # stopped by a signal before the first evaluation
         return
     best: Downstream = cls.open(run.model, config.data)
+    best.model.to(device)
     found = evaluate(best, dev, config.budget)
     write_evaluation(best, found, run.path / "evaluation", _pictures(best, dev, found, config.budget))
     text = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
@@ -207,6 +239,7 @@ def evaluate_model(
     *,
     decode: DecodeConfig | None = None,
     pictures: int = 0,
+    device: str = "auto",
 ) -> dict[str, float]:
     """Judge a fine-tuned model on the held-out side of labelled files (on all of them where they have no sides).
 
@@ -217,6 +250,7 @@ def evaluate_model(
         out: for scores, predictions and the report.
         decode: of speech recognition.
         pictures: examples that the report shows pictures of; 0 for none, of the features either.
+        device: ``auto``, ``cpu``, ``cuda`` ...
 
     Returns:
         The scores.
@@ -229,6 +263,7 @@ def evaluate_model(
     if decode is not None and decode != DecodeConfig() and not options:
         raise UserError(f"decode options are for speech recognition, not for {config.task}")
     task: Downstream = cls.open(model_folder(folder), config.data, **options)
+    task.model.to(choose_device(device))
     labelled = config.data
     splits = divide(cls.read(data, labelled), skip_bad=labelled.skip_bad, hold_out=False)
     items, _ = usable(task, splits.dev, skip_bad=labelled.skip_bad)

@@ -1,0 +1,86 @@
+"""Damaged files are named before training, or left out when asked; and what a run read its data with goes on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import data2vec.tasks.predict
+from data2vec.cli.evaluate import trained
+from data2vec.cli.main import main
+from data2vec.data.labelled.example import Example
+from data2vec.recipes.finetune import finetune_preset
+from data2vec.tasks.asr import SpeechRecognition
+from data2vec.tasks.config import LabelledConfig
+
+QUICK = "--loader.workers 0 --train.precision fp32 --device cpu --train.updates 1 --data.batch 4"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for side in ("train", "dev"):
+        for name in ("a", "b"):
+            folder = tmp_path / "pictures" / side / name
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    bad = tmp_path / "pictures/dev/b/1.png"
+    bad.write_bytes(bad.read_bytes()[:80])
+    return tmp_path / "pictures"
+
+
+def test_a_damaged_picture_to_be_judged_by(
+    pictures: Path, encoders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["finetune", "image-classification", str(pictures), "--model", str(encoders["vision"]), *QUICK.split()]
+    assert main([*command, "--out", str(tmp_path / "a")]) == 2
+    said = capsys.readouterr().err
+    assert "1.png" in said and "--skip-bad" in said
+    assert not (tmp_path / "a").exists()
+
+    assert main([*command, "--out", str(tmp_path / "b"), "--skip-bad"]) == 0
+    skipped = [json.loads(line) for line in (tmp_path / "b/skipped.jsonl").read_text().splitlines()]
+    assert [Path(row["path"]).name for row in skipped] == ["1.png"]
+    (tmp_path / "b/model").rename(tmp_path / "alone")  # without the run's settings beside it
+    judge = ["evaluate", "image-classification", str(pictures), "--model", str(tmp_path / "alone"), "--out"]
+    assert main([*judge, str(tmp_path / "c")]) == 2
+    assert main([*judge, str(tmp_path / "c"), "--skip-bad"]) == 0
+    assert len((tmp_path / "c/predictions.jsonl").read_text().splitlines()) == 5
+
+    files = [str(pictures / f"dev/b/{i}.png") for i in range(3)]
+    assert main(["predict", str(tmp_path / "alone"), *files]) == 2
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "alone"), *files, "--skip-bad"]) == 0
+    said = capsys.readouterr()
+    assert [line.split("\t")[0] for line in said.out.splitlines()] == [files[0], files[2]]
+    assert f"left out: {files[1]}" in said.err
+
+
+def test_predictions_read_text_as_the_run_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = finetune_preset("text-classification", "little")
+    config = replace(config, data=replace(config.data, lowercase=True, max_length=7))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "run.json").write_text(json.dumps(config.to_dict()))
+    assert trained(tmp_path) == trained(tmp_path / "model") == config
+    assert trained(tmp_path / "elsewhere" / "model") is None
+    asked: list[LabelledConfig] = []
+
+    def answer(folder: str, inputs: list[str], *, data: LabelledConfig, **_: Any) -> tuple[list[Any], list[Any]]:
+        asked.append(data)
+        return [], []
+
+    monkeypatch.setattr(data2vec.tasks.predict, "predict_inputs", answer)
+    assert main(["predict", str(tmp_path / "model"), "Hi"]) == 0
+    assert asked == [replace(config.data, max_seconds=30.0)]
+
+
+def test_a_recogniser_writes_in_its_own_case(encoders: dict[str, Path]) -> None:
+    task = SpeechRecognition.begin(encoders["audio"], [Example("a", Path("a.wav"), "ADA RAN")], LabelledConfig())
+    for text in ("ada ran", "Ada Ran", "ADA RAN"):
+        assert task.units(text) == list("ADA|RAN")
+    assert "Z" in task.units("Ada Z")
