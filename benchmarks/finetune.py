@@ -71,9 +71,7 @@ ROWS = {
     "choices": Row("multiple-choice", "commonsense_qa", "text", _PROSE, "accuracy", "reported", pretrain=_PIECES),
     "shakespeare": Row("causal-lm", "tinyshakespeare", "text", _PROSE, "loss", "reported", pretrain=_PIECES),
     "cifar10": Row("image-classification", "cifar10", "vision", _PICTURES, "accuracy", "+0.05 over scratch"),
-    "camvid": Row(
-        "semantic-segmentation", "camvid", "vision", _STREETS, "mean_iou", "above scratch", pretrain=_PARTS
-    ),
+    "camvid": Row("semantic-segmentation", "camvid", "vision", _STREETS, "mean_iou", "above scratch", pretrain=_PARTS),
 }
 
 
