@@ -93,7 +93,7 @@ class TrainConfig:
         stop_on_collapse: stop, instead of warn, when the diagnosis names a collapse.
         eval_every: updates between two evaluations; 0 evaluates at the end only, if there is something to evaluate.
         metric: the evaluation's number that picks the best model; "" takes the first.
-        maximize: whether a larger `metric` is better.
+        maximize: whether a larger `metric` is better; fine-tuning knows it by the name.
         patience: evaluations without a better `metric` that stop the run; 0 is off.
         tensorboard: also write TensorBoard events (extra ``tensorboard``).
         wandb: also log to this Weights & Biases project (extra ``wandb``); "" is off.
