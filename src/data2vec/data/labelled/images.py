@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from data2vec.data.labelled.example import Example, Read, split_of
+from data2vec.data.labelled.example import Example, Read, side_of
 from data2vec.data.labelled.files import read_classes
 from data2vec.data.manifest import read_text
 from data2vec.errors import BadSample, UserError
@@ -79,7 +79,7 @@ def read_masks(source: Path) -> Iterator[Read]:
         elif problem := _sizes_differ(path, mask):
             yield BadSample(mask, problem)
         else:
-            yield Example(str(path), path, mask, split_of(name.parts[0]) if len(name.parts) > 1 else "")
+            yield Example(str(path), path, mask, side_of(name.parts[:-1]))
 
 
 def _subfolder(source: Path, names: Sequence[str]) -> Path:
