@@ -194,7 +194,7 @@ def audio_classification_little() -> FinetuneConfig:
 
 
 def audio_frames_little() -> FinetuneConfig:
-    """Minutes of recordings with turns, a small encoder under a fast head: at one rate, all is silence for a long time."""
+    """Minutes of recordings with turns, a small encoder under a fast head: at one rate, all stays silence for long."""
     return FinetuneConfig(
         task="audio-frames",
         data=LabelledConfig(batch=20, max_seconds=15),
