@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from data2vec.data.labelled.example import split_of
+from data2vec.data.labelled.example import split_of, without_tests
 from data2vec.errors import BadSample, UserError, require
 
 _SUFFIXES = (".parquet", ".arrow")
@@ -61,8 +61,7 @@ def arrow_tables(source: Path) -> list[Path]:
 
 
 def _without_tests(tables: list[Path]) -> list[Path]:
-    sides = [split_of(table.stem) for table in tables]
-    return [table for table, side in zip(tables, sides, strict=True) if side != "test" or "dev" not in sides]
+    return without_tests((split_of(table.stem), table) for table in tables)
 
 
 def arrow_rows(table: Path) -> Iterator[dict[str, Any]]:

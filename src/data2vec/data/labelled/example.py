@@ -179,9 +179,15 @@ def side_files(folder: Path, suffixes: Sequence[str]) -> dict[Split, Path]:
 
 
 def split_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files of `side_files`, training first; ``test`` only where there is no other to be judged by."""
-    found = side_files(folder, suffixes)
-    return [path for side, path in found.items() if side != "test" or "dev" not in found]
+    """The files of `side_files`, training first, `without_tests`."""
+    return without_tests(side_files(folder, suffixes).items())
+
+
+def without_tests(files: Iterable[tuple[Split, Path]]) -> list[Path]:
+    """Files of all sides; ``test`` only where there is no other to be judged by."""
+    pairs = list(files)
+    judged = any(side == "dev" for side, _ in pairs)
+    return [path for side, path in pairs if side != "test" or not judged]
 
 
 def with_split(read: Iterable[Read], split: Split) -> Iterable[Read]:

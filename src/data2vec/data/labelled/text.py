@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from data2vec.data.labelled.arrow import arrow_tables, is_arrow
-from data2vec.data.labelled.example import Example, Read, class_names, named_label, split_files, split_of, with_split
+from data2vec.data.labelled.example import (
+    Example,
+    Read,
+    class_names,
+    named_label,
+    side_of,
+    split_files,
+    split_of,
+    with_split,
+)
 from data2vec.data.labelled.tables import Row, first_fields, read_rows, require_columns
 from data2vec.data.manifest import read_manifest, read_text
 from data2vec.errors import BadSample, UserError
@@ -369,12 +378,11 @@ def read_passages(source: Path, share: float) -> Iterator[Read]:
         return
     manifest = read_manifest(source, _TEXT_SUFFIXES)
     paths = [manifest.root / name for name in manifest.names]
-    sides = [next((s for part in Path(name).parts if (s := split_of(Path(part).stem))), "") for name in manifest.names]
+    sides = [side_of(Path(part).stem for part in Path(name).parts) for name in manifest.names]
+    sided = bool({"dev", "test"} & {*sides})
     for path, side in zip(paths, sides, strict=True):
         passages = _passages(path)
-        first_held = (
-            len(passages) if {"dev", "test"} & {*sides} else len(passages) - max(1, round(share * len(passages)))
-        )
+        first_held = len(passages) if sided else len(passages) - max(1, round(share * len(passages)))
         for place, (line, text) in enumerate(passages):
             split = side or ("dev" if place >= first_held else "train")
             yield Example(f"{path}: line {line}", text, text, split_of(split))

@@ -46,6 +46,10 @@ class LayerMix(nn.Module):
         return torch.einsum("s,sbth->bth", self.weights.softmax(dim=0), torch.stack(tuple(states)))
 
 
+OWN_RULE = LayerMix | MarginSoftmax | KaimingLinear
+"""What is initialised by its own ``reset_parameters``."""
+
+
 class CTCHead(nn.Module):
     """Dropout and a linear map to letters."""
 
@@ -141,7 +145,7 @@ class _AudioHeadModel(Data2VecAudioPreTrainedModel):
     @torch.no_grad()
     def init_module(self, module: nn.Module) -> None:
         """As the base model; what has a rule of its own, by that."""
-        if isinstance(module, LayerMix | MarginSoftmax | KaimingLinear):
+        if isinstance(module, OWN_RULE):
             module.reset_parameters()
         else:
             super().init_module(module)

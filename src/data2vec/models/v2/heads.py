@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from data2vec.models.audio.augment import frame_mask, random_source
 from data2vec.models.audio.heads import (
+    OWN_RULE,
     Data2VecAudioForAudioFrameClassification,
     Data2VecAudioForCTC,
     Data2VecAudioForSequenceClassification,
     Data2VecAudioForXVector,
-    LayerMix,
     _AudioHeadModel,
 )
-from data2vec.models.audio.xvector import KaimingLinear, MarginSoftmax
 from data2vec.models.text.heads import (
     Data2VecTextForMultipleChoice,
     Data2VecTextForQuestionAnswering,
@@ -53,7 +52,7 @@ class _Audio(Data2Vec2AudioPreTrainedModel, _AudioHeadModel):
     @torch.no_grad()
     def init_module(self, module: nn.Module) -> None:
         """As the base model; what has a rule of its own, by that."""
-        if isinstance(module, LayerMix | MarginSoftmax | KaimingLinear):
+        if isinstance(module, OWN_RULE):
             module.reset_parameters()
         else:
             super().init_module(module)
