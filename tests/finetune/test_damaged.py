@@ -12,10 +12,15 @@ from PIL import Image
 import data2vec.tasks.predict
 from data2vec.cli.evaluate import trained
 from data2vec.cli.main import main
-from data2vec.data.labelled.example import Example
+from data2vec.data.audio import Sample
+from data2vec.data.labelled.example import Example, divide
+from data2vec.errors import BadSample
 from data2vec.recipes.finetune import finetune_preset
 from data2vec.tasks.asr import SpeechRecognition
 from data2vec.tasks.config import LabelledConfig
+from data2vec.tasks.run import usable
+from data2vec.tasks.speakers import SpeakerVerification
+from data2vec.tasks.task import Item
 
 QUICK = "--loader.workers 0 --train.precision fp32 --device cpu --train.updates 1 --data.batch 4"
 
@@ -59,6 +64,29 @@ def test_a_damaged_picture_to_be_judged_by(
     said = capsys.readouterr()
     assert [line.split("\t")[0] for line in said.out.splitlines()] == [files[0], files[2]]
     assert f"left out: {files[1]}" in said.err
+
+
+def test_a_pair_with_a_damaged_clip_is_left_out_whole(
+    encoders: dict[str, Path], labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each clip of many pairs is read once."""
+    config = finetune_preset("speaker-verification", "little")
+    small = {"xvector_output_dim": 8, "tdnn_dim": [8, 8], "tdnn_kernel": [3, 1], "tdnn_dilation": [1, 1]}
+    splits = divide(SpeakerVerification.read(labelled / "clips", config.data))
+    task = SpeakerVerification.begin(encoders["audio"], splits.train, config.data, **small)
+    read: list[str] = []
+
+    def encode(item: Item, rng: None) -> Sample:
+        read.append(Path(item.part).name)
+        if read[-1] == "3.wav":
+            raise BadSample(item.part, "is damaged")
+        return {}
+
+    monkeypatch.setattr(task, "encode", encode)
+    items, skipped = usable(task, splits.dev, skip_bad=True)
+    assert sorted(read) == sorted(f"{i}.wav" for i in range(16))
+    assert len(skipped) == 1 and len({id(item.example) for item in items}) == len(splits.dev) - 1
+    assert all(Path(file).name != "3.wav" for item in items for file in item.example.input)
 
 
 def test_predictions_read_text_as_the_run_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

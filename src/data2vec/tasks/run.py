@@ -21,8 +21,8 @@ def usable(
 ) -> tuple[list[Item], list[Skipped]]:
     """Rows of the examples that the task can use.
 
-    Rows to be judged by are read once, or a damaged file would end a run at its first evaluation; those to train on
-    are read as they come.
+    Rows to be judged by are read once, or a damaged file would end a run at its first evaluation, and an example of
+    which a row is damaged is left out whole; those to train on are read as they come.
 
     Raises:
         UserError: one cannot be used and `skip_bad` is off, or none can.
@@ -30,11 +30,11 @@ def usable(
     items: list[Item] = []
     bad: list[BadSample] = []
     for item in task.items(examples, train=train):
-        problem = item if isinstance(item, BadSample) else None if train else _unreadable(task, item)
-        if problem is not None:
-            bad.append(problem)
-        elif isinstance(item, Item):
-            items.append(item)
+        (items if isinstance(item, Item) else bad).append(item)  # type: ignore[arg-type]
+    if not train:
+        damaged = _damaged(task, items)
+        items = [item for item in items if id(item.example) not in damaged]
+        bad += damaged.values()
     if bad and not skip_bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise UserError(f"{bad[0]}{more}; mend it, or leave such examples out with --skip-bad")
@@ -43,12 +43,16 @@ def usable(
     return items, [Skipped.of(each) for each in bad]
 
 
-def _unreadable(task: Downstream, item: Item) -> BadSample | None:
-    try:
-        task.encode(item, None)
-    except BadSample as error:
-        return error
-    return None
+def _damaged(task: Downstream, items: Sequence[Item]) -> dict[int, BadSample]:
+    """Why examples cannot be read, by their `id`; rows of one key are read once."""
+    rows = {_key(item): item for item in items}
+    problems: dict[Hashable, BadSample] = {}
+    for key, item in rows.items():
+        try:
+            task.encode(item, None)
+        except BadSample as error:
+            problems[key] = error
+    return {id(item.example): problems[_key(item)] for item in items if _key(item) in problems}
 
 
 def batches(items: Sequence[Item], budget: int, *, alike: bool = False) -> Iterator[list[int]]:
