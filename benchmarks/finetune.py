@@ -5,8 +5,8 @@
 
 FOLDER holds the data sets in the formats that they have (see ROWS for what each row reads). For each row one encoder
 is pre-trained (kept in OUT/pretrained and used again), then each seed fine-tunes it and its twin. OUT/results.jsonl
-gets one line a run, with its command and score; `--table` prints mean and spread of all lines. `--scale 0.01` shortens
-every run to try the path.
+gets one line a run, with its command and score; what it has is not run again, and a run that was cut off goes on.
+`--table` prints mean and spread of all lines. `--scale 0.01` shortens every run to try the path.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from data2vec.cli.main import main as data2vec
 from data2vec.recipes.finetune import finetune_preset
@@ -134,9 +136,7 @@ def pretrain(row: Row, options: argparse.Namespace) -> Path:
     return Path(run / "model")
 
 
-def finetune(
-    name: str, row: Row, model: Path, seed: int, scratch: bool, options: argparse.Namespace
-) -> dict[str, object]:
+def finetune(name: str, row: Row, model: Path, seed: int, scratch: bool, options: argparse.Namespace) -> dict[str, Any]:
     """One run; the line that stands for it."""
     out = options.out / "runs" / f"{name}-{'scratch' if scratch else 'pretrained'}-{seed}"
     updates = max(2, round((finetune_preset(row.task, "little").train.updates or 1) * options.scale))
@@ -144,17 +144,21 @@ def finetune(
     steps += f" --train.seed {seed} --loader.seed {seed + 1}"
     command = ["finetune", row.task, str(options.data / row.data), "--model", str(model), "--out", str(out)]
     command += [*steps.split(), *row.more.split(), *options.extra, *(["--scratch"] if scratch else [])]
-    seconds = call(command)
+    seconds = call([*command, "--resume"] if (out / "run.json").is_file() else command)
     scores = json.loads((out / "evaluation" / "scores.json").read_text())
     line = {"row": name, "from": "scratch" if scratch else "pretrained", "seed": seed, "cpu_seconds": round(seconds)}
     return line | {"metric": row.metric, "score": scores[row.metric], "scores": scores, "command": shlex.join(command)}
 
 
+def read(results: Path) -> list[dict[str, Any]]:
+    """The runs so far."""
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.is_file() else []
+
+
 def table(results: Path) -> str:
     """Mean and spread of every row, pre-trained and from scratch."""
     groups: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for line in results.read_text().splitlines():
-        run = json.loads(line)
+    for run in read(results):
         groups[run["row"], run["from"]].append(run["score"])
     lines = ["| row | task | metric | pre-trained | from scratch | goal |", "|---|---|---|---|---|---|"]
     for name, row in ROWS.items():
@@ -185,12 +189,13 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "results.jsonl"
     if not options.table:
+        done = {(run["row"], run["from"], run["seed"]) for run in read(results)}
         for name in options.rows or ROWS:
             row = ROWS[name]
             model = pretrain(row, options)
-            for seed in range(options.seeds):
-                for scratch in (side == "scratch" for side in options.sides):
-                    line = finetune(name, row, model, seed, scratch, options)
+            for seed, side in product(range(options.seeds), options.sides):
+                if (name, side, seed) not in done:
+                    line = finetune(name, row, model, seed, side == "scratch", options)
                     with results.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(line) + "\n")
     if results.is_file():

@@ -108,8 +108,21 @@ def test_turns_of_one_file_a_recording(tmp_path: Path, wav: Path) -> None:
     both = settle(audio.read_timelines(tmp_path))[0]
     assert [(item.input.stem, item.split) for item in both] == [("a", ""), ("b", "")]
     put(tmp_path / "answer.rttm", (tmp_path / "a.rttm").read_text())
-    with pytest.raises(UserError, match=r"answer\.rttm|a\.rttm: speaks of .*a\.wav, as another"):
+    with pytest.raises(UserError, match=r"answer\.rttm: speaks of .*a\.wav, as another"):
         settle(audio.read_timelines(tmp_path))
+
+
+def test_turns_in_folders_of_a_side(tmp_path: Path, wav: Path) -> None:
+    for side, name in (("train", "a"), ("dev", "b"), ("dev", "c")):
+        put(tmp_path / side / "rttm" / f"{name}.rttm", f"SPEAKER {name} 1 0.5 1.25 <NA> <NA> bob <NA> <NA>\n")
+        put(tmp_path / side / "audio" / f"{name}.wav", "").write_bytes(wav.read_bytes())
+    nearer = put(tmp_path / "dev" / "rttm" / "c.wav", "")
+    read = settle(audio.read_timelines(tmp_path))[0]
+    assert {(item.input, item.split) for item in read} == {
+        (tmp_path / "train" / "audio" / "a.wav", "train"),
+        (tmp_path / "dev" / "audio" / "b.wav", "dev"),
+        (nearer, "dev"),
+    }
 
 
 def test_a_recording_of_which_parts_are_labelled(tmp_path: Path, wav: Path, encoders: dict[str, Path]) -> None:

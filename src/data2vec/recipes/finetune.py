@@ -26,7 +26,8 @@ class FinetuneConfig:
         task: what is learned.
         data: what is read, and the size of a batch.
         augment: what is done to training examples.
-        network: fields of the model's config.json to change: dropouts, drop path, time and channel masks ...
+        network: fields of the model's config.json to change: dropouts, drop path, time and channel masks ...; on the
+            command line, one that the preset leaves alone is given by ``--set name=value``.
         freeze: ``frontend``: the convolutions, patch or word embeddings stay as they are; ``encoder``: all but the
             head does.
         freeze_updates: only the head learns for so many updates.

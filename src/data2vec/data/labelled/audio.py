@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, groupby
 from pathlib import Path
 
 from data2vec.data.labelled.example import (
@@ -166,8 +166,9 @@ def read_timelines(source: Path, *, phones: bool = False) -> Iterator[Read]:
     """Recordings with turns: RTTM (with UEM where there is one), or TIMIT's aligned phones.
 
     Args:
-        source: an ``.rttm``, or a folder with some named after train and dev, or else all that it holds (as of one a
-            recording); recordings lie beside it or in ``audio``.
+        source: an ``.rttm``, or a folder with some named after train and dev; recordings lie beside them or in
+            ``audio``. Or a folder with one a recording, anywhere in it (in folders named after train and dev, or not),
+            as are the recordings.
         phones: a folder with a ``.phn`` beside every recording (samples from, to, phone).
 
     Yields:
@@ -177,29 +178,26 @@ def read_timelines(source: Path, *, phones: bool = False) -> Iterator[Read]:
         yield from _aligned(source)
         return
     sides = [source] if source.is_file() else split_files(source, (".rttm",))
-    files = sides or sorted(source.glob("*.rttm"))
+    files = sides or sorted(source.rglob("*.rttm"))
     if not files or files[0].suffix != ".rttm":
         raise UserError(f"{source}: no .rttm")
-    audio = _recordings(files[0].parent)
+    anywhere = {} if sides else _recordings(source.rglob("*"))
     seen: set[str] = set()
-    for file in files:
-        for item in with_split(_rttm(file, audio), split_of(file.stem)):
-            if isinstance(item, Example) and not sides and item.source in seen:
-                yield BadSample(file, f"speaks of {item.source}, as another .rttm beside it does; name one of them")
-            else:
-                yield item
-            seen.add(item.source)
+    for folder, group in groupby(files, key=lambda file: file.parent):
+        audio = anywhere | _recordings(chain(folder.iterdir(), (folder / "audio").glob("*")))
+        for file in group:
+            side = split_of(file.stem) or ("" if sides else side_of(folder.relative_to(source).parts))
+            for item in with_split(_rttm(file, audio), side):
+                if isinstance(item, Example) and not sides and item.source in seen:
+                    yield BadSample(file, f"speaks of {item.source}, as another .rttm does; name one of them")
+                else:
+                    yield item
+                seen.add(item.source)
 
 
-def _recordings(folder: Path) -> dict[str, Path]:
-    """By their names, those in a folder and in ``audio`` in it."""
-    return {
-        file.stem: file
-        for place in (folder, folder / "audio")
-        if place.is_dir()
-        for file in sorted(place.iterdir())
-        if file.suffix.lower() in AUDIO_SUFFIXES
-    }
+def _recordings(files: Iterable[Path]) -> dict[str, Path]:
+    """The recordings among some files, by their names."""
+    return {file.stem: file for file in sorted(files) if file.suffix.lower() in AUDIO_SUFFIXES}
 
 
 def _rttm(path: Path, audio: dict[str, Path]) -> Iterator[Read]:
@@ -220,7 +218,7 @@ def _rttm(path: Path, audio: dict[str, Path]) -> Iterator[Read]:
         if name in audio:
             yield Example(str(audio[name]), audio[name], Timeline(tuple(sorted(found)), *_outline(uems.get(name, []))))
         else:
-            yield BadSample(path, f"speaks of {name!r}, and there is no such recording beside it or in audio/")
+            yield BadSample(path, f"speaks of {name!r}, and there is no such recording beside it, nor in audio/ there")
 
 
 def _outline(spans: list[Span]) -> tuple[Span | None, tuple[Span, ...]]:
