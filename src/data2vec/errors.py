@@ -30,6 +30,10 @@ class BadSample(UserError):
         return f"{self.source}: {self.reason}"
 
 
+class MissingExtra(UserError, ImportError):
+    """An optional package is not installed; the message says which extra brings it."""
+
+
 def require(package: str, *, extra: str) -> ModuleType:
     """Import an optional package, or say which extra brings it.
 
@@ -38,9 +42,9 @@ def require(package: str, *, extra: str) -> ModuleType:
         extra: the extra of this distribution that installs it.
 
     Raises:
-        ImportError: naming ``pip install 'data2vec[extra]'``.
+        MissingExtra: naming ``pip install 'data2vec[extra]'``.
     """
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(f"{package} is needed for this: pip install 'data2vec[{extra}]'") from error
+        raise MissingExtra(f"{package} is needed for this: pip install 'data2vec[{extra}]'") from error

@@ -1,6 +1,7 @@
 """Beam search and alignment against all paths, counted one by one."""
 
 import math
+import tracemalloc
 from collections import defaultdict
 from itertools import groupby, product
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data2vec.decoding.ctc import Hypothesis, align, beam_search, greedy, log_softmax
+from data2vec.decoding.ctc import Hypothesis, _advance, _Beam, align, beam_search, greedy, log_softmax
 from data2vec.errors import UserError
 
 BLANK = 0
@@ -88,3 +89,38 @@ def test_nothing_to_decode() -> None:
     assert beam_search(empty)[0].symbols == ()
     with pytest.raises(UserError, match="beam=0"):
         beam_search(empty, beam=0)
+
+
+def whole_texts(scores: np.ndarray, beam: int) -> list[tuple[tuple[int, ...], float]]:
+    """The search with whole texts as keys: plain, and slow on long recordings."""
+    beams = {(): _Beam(0.0, -math.inf, 0.0, None)}
+    for frame in scores:
+        grown = _advance(beams, list(enumerate(frame.tolist())), BLANK, None)
+        beams = {text: grown[text] for text in sorted(grown, key=lambda text: grown[text].total, reverse=True)[:beam]}
+    return [(text, b.total) for text, b in beams.items()]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 6), st.integers(2, 5))
+def test_a_narrow_beam_is_that_over_whole_texts(seed: int, frames: int, beam: int, symbols: int) -> None:
+    scores = random_scores(seed, frames, symbols)
+    found = beam_search(scores, BLANK, beam=beam, best=beam, min_log_prob=-math.inf)
+    wanted = sorted(whole_texts(scores, beam), key=lambda item: -item[1])
+    assert [h.symbols for h in found] == [text for text, _ in wanted]
+    np.testing.assert_allclose([h.score for h in found], [score for _, score in wanted])
+    for hypothesis in found:
+        assert all(start < stop for start, stop in hypothesis.frames)
+        ends = [edge for frame in hypothesis.frames for edge in frame]
+        assert ends == sorted(ends)
+
+
+def test_long_recordings_take_memory_of_their_length_only() -> None:
+    frames, rng = 2000, np.random.default_rng(0)
+    path = np.where(np.arange(frames) % 4 == 0, rng.integers(1, 30, frames), BLANK)
+    scores = log_softmax(rng.standard_normal((frames, 30)) + 12 * np.eye(30)[path])
+    tracemalloc.start()
+    (found,) = beam_search(scores, BLANK, beam=5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.symbols == collapse(tuple(path)) and len(found.symbols) == 500
+    assert found.frames == align(scores, found.symbols, BLANK).frames
+    assert peak < 4e6  # frames times symbols are 8e6 in fp64, and as many states twice that

@@ -79,6 +79,24 @@ def test_a_phrase_and_a_word_within_it(text: str, earned: float) -> None:
     assert favour(Hotwords({"new york": 5.0, "new": 2.0}, symbols, DELIMITER), text) == pytest.approx(earned)
 
 
+@pytest.mark.parametrize(
+    ("text", "earned"),
+    [
+        ("york", 6.0),
+        ("ten york", 6.0),
+        ("new york", 6.0),
+        ("new york city", 6.0),
+        ("new york ten", 6.0),
+        ("new york york", 12.0),
+        ("new york new york city", 12.0),
+        ("new city", 0.0),
+    ],
+)
+def test_a_hot_word_at_the_beginning_of_a_longer_one(text: str, earned: float) -> None:
+    symbols = [*SYMBOLS, "k", "y"]
+    assert favour(Hotwords(["new york city", "york"], symbols, DELIMITER), text) == pytest.approx(earned)
+
+
 def test_a_hot_word_wins_over_what_sounds_a_little_better() -> None:
     scores = spoken("two", "twi")
     assert written(beam_search(scores)[0].symbols) == "two"
@@ -96,6 +114,8 @@ def test_an_ngram_chooses_between_words_that_sound_alike(tmp_path: Path) -> None
     assert written(best.symbols) == "two"
     without = next(h for h in beam_search(scores, best=50) if written(h.symbols) == "two")
     assert best.score - without.score == pytest.approx(np.log(10) * (-0.05 - 0.1))  # <s> two, two </s>
+    upper = load_ngram(file, [symbol.upper() for symbol in SYMBOLS], DELIMITER, weight=1.0, bonus=0.0)
+    assert beam_search(scores, scorer=upper)[0] == best  # the file's words are in lower case
     both = Together(lm, Hotwords(["teo"], SYMBOLS, DELIMITER, weight=30.0))
     assert written(beam_search(scores, scorer=both)[0].symbols) == "teo"
 

@@ -129,18 +129,29 @@ def beam_search(
     if beam < 1 or best < 1:
         raise UserError(f"beam={beam}, best={best}: both must be at least 1")
     beams: dict[tuple[int, ...], _Beam] = {(): _Beam(0.0, -math.inf, 0.0, scorer.start() if scorer else None)}
+    settled: list[int] = []  # what all texts begin with, in none of them but for its last symbol: keys stay short
+    lengths: list[tuple[int, int]] = []
     for frame in np.asarray(log_probs, dtype=np.float64):
         tried = np.flatnonzero((frame >= min_log_prob) | (frame == frame.max()))
         grown = _advance(beams, [(int(s), float(frame[s])) for s in tried], blank, scorer)
         kept = sorted(grown, key=lambda text: grown[text].total, reverse=True)[:beam]
-        beams = {text: grown[text] for text in kept}
+        common = _common(kept)[:-1]
+        settled += common
+        beams = {text[len(common) :]: grown[text] for text in kept}
+        lengths.append((len(settled) + min(map(len, beams)), len(settled) + max(map(len, beams))))
     ended = {text: b.total + (scorer.finish(b.state) if scorer else 0.0) for text, b in beams.items()}
-    texts = sorted(ended, key=lambda text: ended[text], reverse=True)[:best]
     found = []
-    for text in texts:
-        path = align(log_probs, text, blank)
-        found.append(Hypothesis(text, path.frames, path.confidences, ended[text]))
+    for end in sorted(ended, key=lambda text: ended[text], reverse=True)[:best]:
+        text = (*settled, *end)
+        path = align(log_probs, text, blank, lengths)
+        found.append(Hypothesis(text, path.frames, path.confidences, ended[end]))
     return found
+
+
+def _common(texts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """What all begin with."""
+    low, high = min(texts), max(texts)
+    return low[: next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))]
 
 
 def _advance(
@@ -173,13 +184,19 @@ def _advance(
     return {text: _Beam(blanks[text], symbols[text], *language[text]) for text in blanks.keys() | symbols.keys()}
 
 
-def align(log_probs: Scores, symbols: Sequence[int], blank: int = 0) -> Hypothesis:
+def align(
+    log_probs: Scores, symbols: Sequence[int], blank: int = 0, lengths: Sequence[tuple[int, int]] | None = None
+) -> Hypothesis:
     """The best path of a given text (Viterbi): where in time its symbols lie.
+
+    Time and memory grow with frames times symbols, or with frames alone where `lengths` are close to each other.
 
     Args:
         log_probs: (T, V).
         symbols: the text, without blanks.
         blank: class of the blank.
+        lengths: (T,) how many of the symbols have begun by the end of each frame, at least and at most; paths that
+            leave that are not tried.
 
     Raises:
         UserError: the text needs more frames than there are.
@@ -191,35 +208,40 @@ def align(log_probs: Scores, symbols: Sequence[int], blank: int = 0) -> Hypothes
         return Hypothesis((), (), (), float(log_probs[:, blank].sum()))
     states = np.full(2 * len(symbols) + 1, blank)
     states[1::2] = symbols
-    skips = np.zeros(len(states), dtype=bool)  # a blank may be left out between two different symbols
-    skips[3::2] = states[3::2] != states[1:-2:2]
-    path, score = _viterbi(np.asarray(log_probs, dtype=np.float64)[:, states], skips)
-    runs = []
-    for place, symbol in enumerate(symbols):
-        frames = np.flatnonzero(path == 2 * place + 1)
-        runs.append((int(symbol), int(frames[0]), int(frames[-1]) + 1))
+    bands = [(max(0, 2 * least - 1), min(len(states), 2 * most + 1)) for least, most in lengths or ()]
+    path, score = _viterbi(log_probs, states, bands or [(0, len(states))] * len(log_probs))
+    inside = np.flatnonzero(path % 2)
+    places = np.arange(len(symbols))
+    firsts = inside[np.searchsorted(path[inside] // 2, places)]
+    lasts = inside[np.searchsorted(path[inside] // 2, places, side="right") - 1]
+    runs = [(int(s), int(first), int(last) + 1) for s, first, last in zip(symbols, firsts, lasts, strict=True)]
     return _hypothesis(log_probs, runs, score)
 
 
-def _viterbi(scores: npt.NDArray[np.float64], skips: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], float]:
-    """The best way through (T, S) states that starts in one of the first two, ends in one of the last two."""
-    frames, states = scores.shape
-    total = np.full(states, -np.inf)
-    total[:2] = scores[0, :2]
-    steps = np.zeros((frames, states), dtype=np.int8)
-    for t in range(1, frames):
-        ways = np.full((3, states), -np.inf)  # by how many states it moved
-        ways[0] = total
-        ways[1, 1:] = total[:-1]
-        ways[2, 2:] = np.where(skips[2:], total[:-2], -np.inf)
-        steps[t] = ways.argmax(axis=0)
-        total = ways.max(axis=0) + scores[t]
-    state = states - 1 if total[-1] >= total[-2] else states - 2
-    score = float(total[state])
-    path = np.empty(frames, dtype=np.intp)
-    for t in range(frames - 1, -1, -1):
+def _viterbi(
+    log_probs: Scores, states: npt.NDArray[np.intp], bands: Sequence[tuple[int, int]]
+) -> tuple[npt.NDArray[np.intp], float]:
+    """The best way from the first two states to the last two, in each frame through those of its band."""
+    skips = np.zeros(len(states), dtype=bool)  # a blank may be left out between two different symbols
+    skips[3::2] = states[3::2] != states[1:-2:2]
+    first, stop = bands[0]
+    total = np.where(np.arange(first, stop) < 2, log_probs[0, states[first:stop]].astype(np.float64), -np.inf)
+    steps = [np.zeros(stop - first, dtype=np.int8)]  # by how many states it moved
+    for scores, (low, high) in zip(log_probs[1:], bands[1:], strict=True):
+        ways = np.full((3, high - low), -np.inf)
+        for move, way in enumerate(ways):
+            a, b = max(low, first + move), min(high, stop + move)
+            way[a - low : max(a, b) - low] = total[a - move - first : max(a, b) - move - first]
+        ways[2, ~skips[low:high]] = -np.inf
+        steps.append(ways.argmax(axis=0).astype(np.int8))
+        total = ways.max(axis=0) + scores[states[low:high]]
+        first, stop = low, high
+    state = max(range(max(first, len(states) - 2), stop), key=lambda s: (total[s - first], s))
+    score = float(total[state - first])
+    path = np.empty(len(bands), dtype=np.intp)
+    for t in range(len(bands) - 1, -1, -1):
         path[t] = state
-        state -= int(steps[t, state])
+        state -= int(steps[t][state - bands[t][0]])
     return path, score
 
 

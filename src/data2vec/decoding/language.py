@@ -23,7 +23,8 @@ class _Word(NamedTuple):
 class NGram:
     """An n-gram language model over words, as kenlm reads it (ARPA or binary).
 
-    A word is scored when it ends, by ``weight * ln p + bonus``; letters before that cost nothing.
+    A word is scored when it ends, by ``weight * ln p + bonus``; letters before that cost nothing. It is looked up as it
+    is, in lower and in upper case.
 
     Args:
         model: a loaded ``kenlm.Model`` (or anything with its `BeginSentenceWrite` and `BaseScore`).
@@ -33,7 +34,6 @@ class NGram:
         weight: of the model against the acoustics (alpha).
         bonus: a word (beta), against the model's wish for few words.
         unknown: natural log-score of a word that the model does not know, in place of its own.
-        lower: look words up in lower case.
     """
 
     def __init__(
@@ -46,10 +46,9 @@ class NGram:
         weight: float = 0.5,
         bonus: float = 1.5,
         unknown: float = -10.0,
-        lower: bool = False,
     ) -> None:
         self.model, self.symbols, self.delimiter, self.state = model, symbols, delimiter, state
-        self.weight, self.bonus, self.unknown, self.lower = weight, bonus, unknown, lower
+        self.weight, self.bonus, self.unknown = weight, bonus, unknown
 
     def start(self) -> _Word:
         """Beginning of a sentence."""
@@ -72,7 +71,7 @@ class NGram:
         return score + self.weight * _LN10 * float(self.model.BaseScore(words, "</s>", self.state()))
 
     def _word(self, before: Any, word: str) -> tuple[Any, float]:
-        word = word.lower() if self.lower else word
+        word = next((case for case in (word, word.lower(), word.upper()) if case in self.model), word)
         after = self.state()
         score = _LN10 * float(self.model.BaseScore(before, word, after))
         return after, self.weight * (score if word in self.model else self.unknown) + self.bonus
@@ -100,26 +99,15 @@ def load_ngram(path: str | Path, symbols: Sequence[str], delimiter: int, **optio
     return NGram(model, symbols, delimiter, kenlm.State, **options)
 
 
-class _Tail(NamedTuple):
-    """State of `Hotwords`.
-
-    `text` is the end of what was recognised, from a word's start on, as far as it spells the beginning of a hot word;
-    None inside a word that begins none. `earned` is the favour it has now, `kept` what of it is for good.
-    """
-
-    text: str | None
-    earned: float
-    kept: float
-
-
-_NOTHING = _Tail("", 0.0, 0.0)
-
-
 class Hotwords:
     """Words and phrases to listen for.
 
     A text that spells the beginning of one is favoured in proportion to what it has of it, so that it survives in the
-    beam; the favour is taken back when it turns out to be another word.
+    beam; the favour is taken back when it turns out to be another word, but for the hot words in it. No word counts for
+    two that overlap.
+
+    The state is the end of what was recognised, from a word's start on, as far as it spells the beginning of a hot
+    word; None inside a word that begins none.
 
     Args:
         words: words or phrases, in the recogniser's letters; or each with its own weight.
@@ -146,30 +134,42 @@ class Hotwords:
                 share = value * stop / len(word)
                 self.beginnings[word[:stop]] = max(share, self.beginnings.get(word[:stop], 0.0))
 
-    def start(self) -> _Tail:
+    def start(self) -> str:
         """Nothing recognised yet."""
-        return _NOTHING
+        return ""
 
-    def extend(self, state: _Tail, symbol: int) -> tuple[_Tail, float]:
+    def extend(self, state: str | None, symbol: int) -> tuple[str | None, float]:
         """Follow the longest beginning of a hot word that the text ends in."""
         ends = symbol == self.delimiter
-        if state.text is None:
-            return (_NOTHING if ends else state), 0.0
-        if ends and (not state.text or state.text.endswith(" ")):
+        if state is None:
+            return ("" if ends else None), 0.0
+        if ends and (not state or state.endswith(" ")):
             return state, 0.0
-        kept = max(state.kept, self.words.get(state.text, 0.0)) if ends else state.kept
-        longer = state.text + (" " if ends else self.symbols[symbol])
+        longer = state + (" " if ends else self.symbols[symbol])
         if longer in self.beginnings:
-            earned = max(self.beginnings[longer], kept)
-            return _Tail(longer, earned, kept), earned - state.earned
-        later = (longer[i + 1 :] for i, letter in enumerate(longer) if letter == " ")
-        text = next((rest for rest in later if not rest or rest in self.beginnings), None)
-        earned = self.beginnings.get(text or "", 0.0)
-        return _Tail(text, earned, 0.0), kept - state.earned + earned
+            return longer, self._favour(longer) - self._favour(state)
+        starts = (place + 1 for place, letter in enumerate(longer) if letter == " ")
+        start = next((place for place in starts if not longer[place:] or longer[place:] in self.beginnings), None)
+        if start is None:
+            return None, self._whole(longer.split(" ")[:-1]) - self._favour(state)
+        rest = longer[start:]
+        return rest, self._whole(longer[:start].split()) + self._favour(rest) - self._favour(state)
 
-    def finish(self, state: _Tail) -> float:
+    def finish(self, state: str | None) -> float:
         """Whole words keep their favour, beginnings lose it."""
-        return max(state.kept, self.words.get(state.text or "", 0.0)) - state.earned
+        return self._whole(state.split()) - self._favour(state) if state else 0.0
+
+    def _favour(self, text: str) -> float:
+        """Of the beginning of a hot word: its share, or what the hot words in it are worth."""
+        return max(self.beginnings.get(text, 0.0), self._whole(text.split(" ")[:-1]))
+
+    def _whole(self, words: Sequence[str]) -> float:
+        """The most that hot words next to each other among some words are worth together."""
+        most = [0.0]
+        for stop in range(1, len(words) + 1):
+            ends = (most[start] + self.words.get(" ".join(words[start:stop]), 0.0) for start in range(stop))
+            most.append(max(most[-1], *ends))
+        return most[-1]
 
 
 class Together:
