@@ -1,5 +1,6 @@
 """Damaged files are named before training, or left out when asked; and what a run read its data with goes on."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from data2vec.cli.evaluate import trained
 from data2vec.cli.main import main
 from data2vec.data.audio import Sample
 from data2vec.data.labelled.example import Example, divide
-from data2vec.errors import BadSample
+from data2vec.errors import BadSample, UserError
 from data2vec.recipes.finetune import finetune_preset
 from data2vec.tasks.asr import SpeechRecognition
 from data2vec.tasks.config import LabelledConfig
+from data2vec.tasks.inputs import expand_files
 from data2vec.tasks.run import usable
 from data2vec.tasks.speakers import SpeakerVerification
 from data2vec.tasks.task import Item
@@ -64,6 +66,42 @@ def test_a_damaged_picture_to_be_judged_by(
     said = capsys.readouterr()
     assert [line.split("\t")[0] for line in said.out.splitlines()] == [files[0], files[2]]
     assert f"left out: {files[1]}" in said.err
+
+    (tmp_path / "empty").mkdir()
+    given = [files[0], "nothere.png", str(tmp_path / "empty"), "x" * 300]
+    assert main(["predict", str(tmp_path / "alone"), *given]) == 2
+    assert "nothere.png: no such file or folder" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "alone"), *given, "--skip-bad"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1 and len(said.err.splitlines()) == 3
+    assert "left out: nothere.png: no such file or folder" in said.err
+    assert main(["predict", str(tmp_path / "alone"), "nothere.png", "--skip-bad"]) == 2
+    assert main(["predict", str(tmp_path / "alone"), files[0], "--batch", "-1"]) == 2
+    judge[1] = "semantic-segmentation"
+    assert main([*judge, str(tmp_path / "c")]) == 2
+    assert "does image-classification, not semantic-segmentation" in capsys.readouterr().err
+
+
+def test_blank_lines_of_inputs_are_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def answer(folder: str, inputs: list[str], **_: Any) -> tuple[list[Any], list[Any]]:
+        asked.extend(inputs)
+        return [], []
+
+    monkeypatch.setattr(data2vec.tasks.predict, "predict_inputs", answer)
+    monkeypatch.setattr("sys.stdin", io.StringIO("a.wav\n\n  \nb c.wav\n"))
+    assert main(["predict", str(tmp_path / "model"), "-"]) == 0
+    assert asked == ["a.wav", "b c.wav"]
+
+
+def test_a_file_for_a_model_that_reads_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\nhi\n")
+    assert expand_files("some words", ()) == ["some words"]
+    with pytest.raises(UserError, match=r"a\.csv: is a file, and this model reads texts"):
+        expand_files(str(tmp_path / "a.csv"), ())
 
 
 def test_a_pair_with_a_damaged_clip_is_left_out_whole(

@@ -14,6 +14,7 @@ from data2vec.data.labelled import audio, images, text
 from data2vec.data.labelled.example import Example, Read, Turn, divide, settle, split_of
 from data2vec.data.labelled.text import Answer, Choices, Question
 from data2vec.errors import BadSample, UserError
+from data2vec.tasks.classify import Answers
 from data2vec.tasks.config import LabelledConfig
 from data2vec.tasks.frames import AudioFrames
 from data2vec.tasks.pictures import read_picture
@@ -108,7 +109,7 @@ def test_turns_of_one_file_a_recording(tmp_path: Path, wav: Path) -> None:
     both = settle(audio.read_timelines(tmp_path))[0]
     assert [(item.input.stem, item.split) for item in both] == [("a", ""), ("b", "")]
     put(tmp_path / "answer.rttm", (tmp_path / "a.rttm").read_text())
-    with pytest.raises(UserError, match=r"answer\.rttm: speaks of .*a\.wav, as another"):
+    with pytest.raises(UserError, match=r"answer\.rttm: .*a\.wav: comes twice, first in .*a\.rttm"):
         settle(audio.read_timelines(tmp_path))
 
 
@@ -338,3 +339,86 @@ def test_speakers_are_not_learnt_from_the_recordings_of_the_pairs(tmp_path: Path
         (tmp_path / f"sides/{side}/cy/1.wav").write_bytes(wav.read_bytes())
     put(trials, "0 ../sides/train/ann/1.wav ../sides/dev/cy/1.wav\n")
     assert learnt(tmp_path / "sides") == [f"train/{name}.wav" for name in ("ann/1", "ann/2", "bob/1", "bob/2")]
+
+
+def test_all_lists_of_a_side_are_read(tmp_path: Path, wav: Path) -> None:
+    for name in ("DH_DEV_0001", "DH_DEV_0002"):
+        put(tmp_path / f"{name}.rttm", f"SPEAKER {name} 1 0.5 1.25 <NA> <NA> bob <NA> <NA>\n")
+        (tmp_path / f"{name}.wav").write_bytes(wav.read_bytes())
+    read = settle(audio.read_timelines(tmp_path))[0]
+    assert [(item.input.stem, item.split) for item in read] == [("DH_DEV_0001", "dev"), ("DH_DEV_0002", "dev")]
+    for name in ("dev_matched", "dev_mismatched", "train"):
+        put(tmp_path / f"{name}.tsv", f"text\tlabel\n{name}\tgood\n")
+    assert {item.input for item in settle(text.read_texts(tmp_path))[0]} == {"dev_matched", "dev_mismatched", "train"}
+
+
+def test_what_comes_twice_is_named_with_both_rows(tmp_path: Path, wav: Path) -> None:
+    (tmp_path / "b.wav").write_bytes(wav.read_bytes())
+    table = put(tmp_path / "m.csv", "file_name,text,label\na.wav,ONE,x\nb.wav,TWO,x\na.wav,NINE,y\n")
+    for read in (audio.read_transcripts, audio.read_audio_classes):
+        with pytest.raises(UserError, match=r"m\.csv: line 4: .*a\.wav: comes twice, first in .*m\.csv: line 2"):
+            settle(read(table))
+        kept, skipped = settle(read(table), skip_bad=True)
+        assert [item.input.name for item in kept] == ["a.wav", "b.wav"] and len(skipped) == 1
+
+
+@pytest.mark.parametrize("turn", ["nan 1", "inf 1", "1 inf", "-0.5 1", "1 -4"])
+def test_turns_are_seconds_from_0_on(tmp_path: Path, wav: Path, turn: str) -> None:
+    rttm = put(tmp_path / "a.rttm", f"SPEAKER a 1 0 0.1 <NA> <NA> bob\nSPEAKER a 1 {turn} <NA> <NA> bob\n")
+    bad, good = audio.read_timelines(rttm)
+    assert isinstance(bad, BadSample) and str(bad).startswith(f"{rttm}: line 2: must be")
+    assert isinstance(good, Example) and good.target.turns == (Turn(0, 0.1, "bob"),)
+    put(tmp_path / "a.uem", f"a 1 {turn}\n")
+    with pytest.raises(UserError, match=r"a\.uem: line 1 must be"):
+        list(audio.read_timelines(rttm))
+
+
+def test_a_turn_after_the_end_of_its_recording(tmp_path: Path, wav: Path, encoders: dict[str, Path]) -> None:
+    rttm = put(tmp_path / "a.rttm", "SPEAKER a 1 0.01 0.4 <NA> <NA> bob <NA> <NA>\n")  # of .1 s; ends are often rounded
+    task = AudioFrames.begin(encoders["audio"], settle(audio.read_timelines(rttm))[0], LabelledConfig(frames="names"))
+    assert isinstance(next(iter(task.items(settle(audio.read_timelines(rttm))[0]))), Item)
+    put(rttm, "SPEAKER a 1 500 40 <NA> <NA> bob <NA> <NA>\n")
+    (bad,) = task.items(settle(audio.read_timelines(rttm))[0])
+    assert str(bad) == f"{rttm}: {wav}: 'bob' is said to last until 540.00 s, and the recording ends at 0.10 s"
+
+
+def test_names_with_spaces_in_rttm(tmp_path: Path, wav: Path) -> None:
+    (tmp_path / "my meeting.wav").write_bytes(wav.read_bytes())
+    turns = [Turn(0.0, 0.5, "ann lee")]
+    audio.write_rttm(tmp_path / "out.rttm", {"my meeting": turns})
+    item = only(audio.read_timelines(tmp_path / "out.rttm"))
+    assert isinstance(item, Example) and item.input == tmp_path / "my meeting.wav"
+    assert item.target.turns == (Turn(0.0, 0.5, "ann_lee"),)
+
+
+def test_rows_of_json_without_text_or_file_are_named(tmp_path: Path, wav: Path) -> None:
+    rows = [{"audio_filepath": "a.wav", "text": "hi"}, {"audio_filepath": "a.wav"}, {"text": "hi"}]
+    table = put(tmp_path / "m.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    first, second, third = audio.read_transcripts(table)
+    assert isinstance(first, Example)
+    assert str(second).startswith(f"{table}: line 2: no column 'text' among audio_filepath")
+    assert str(third).startswith(f"{table}: line 3: no column 'file_name' among text")
+
+
+def test_blank_lines_of_lists_are_nothing(tmp_path: Path, wav: Path) -> None:
+    put(tmp_path / "ls/a.trans.txt", "\n1-2-0 HI\n\n")
+    (tmp_path / "ls/1-2-0.wav").write_bytes(wav.read_bytes())
+    assert isinstance(only(audio.read_transcripts(tmp_path / "ls")), Example)
+    trials = put(tmp_path / "trials.txt", "1 a.wav a.wav\n\n")
+    assert isinstance(only(audio.read_trials(trials)), Example)
+
+
+def test_names_of_classes_as_windows_writes_them(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfWorld\r\nSports\r\n")
+    put(tmp_path / "a.csv", "text,label\nhi,0\nyou,1\n")
+    assert [item.target for item in settle(text.read_texts(tmp_path / "a.csv"))[0]] == ["World", "Sports"]
+
+
+def test_a_value_that_is_no_number_among_many(tmp_path: Path) -> None:
+    rows = [*(f"text {n},{n / 4}" for n in range(20)), "text,N/A"]
+    examples = settle(text.read_texts(put(tmp_path / "a.csv", "text,label\n" + "\n".join(rows) + "\n")))[0]
+    answers = Answers.of_examples(examples)
+    assert answers.problem == "regression" == Answers.of_examples(examples, "regression").problem
+    problems = [str(bad) for example in examples if (bad := answers.check(example))]
+    assert problems == [f"{tmp_path / 'a.csv'}: line 22: the label 'N/A' is no number"]
+    assert Answers.of_examples(examples[:5] + examples[-2:]).problem == "single_label"

@@ -131,6 +131,9 @@ def test_files_of_answers_keep_their_names(tmp_path: Path) -> None:
     files = write_files([{"source": source, **said} for source in sources], tmp_path)
     names = ["2026.11.21.srt", "2026.11.21.vtt", "2026.11.21-2.srt", "2026.11.21-2.vtt"]
     assert [file.name for file in files] == names
+    third = {"source": "a/2026.11.21-2.wav", **said}
+    again = write_files([*({"source": source, **said} for source in sources), third], tmp_path)
+    assert len(set(again)) == 6  # the third's own name is taken
     turns = {"source": "a/x.y.wav", "turns": [[0.0, 1.5, "ann"]]}
     (file,) = write_files([turns], tmp_path)
     assert file.read_text().split()[:5] == ["SPEAKER", "x.y", "1", "0.000", "1.500"]

@@ -12,6 +12,7 @@ import tyro
 
 from data2vec.cli.arguments import parse
 from data2vec.cli.evaluate import trained
+from data2vec.errors import UserError
 from data2vec.tasks.config import DecodeConfig, LabelledConfig
 
 
@@ -50,7 +51,10 @@ def main(argv: Sequence[str]) -> None:
 
     from data2vec.tasks.predict import predict_inputs, short, write_files  # loads torch: not for --help
 
-    inputs = [line.rstrip("\n") for line in sys.stdin] if arguments.inputs == ("-",) else list(arguments.inputs)
+    if arguments.batch < 0:
+        raise UserError(f"--batch {arguments.batch:g}: must not be negative; 0 is a usual number")
+    lines = (line.rstrip("\n") for line in sys.stdin if line.strip())
+    inputs = list(lines if arguments.inputs == ("-",) else arguments.inputs)
     run = trained(Path(arguments.model))
     data = replace(
         run.data if run else LabelledConfig(), max_seconds=arguments.max_seconds, skip_bad=arguments.skip_bad

@@ -107,7 +107,7 @@ class SpeechRecognition:
                 continue
             problem = self._problem(example, samples, train)
             if problem:
-                yield BadSample(example.source, problem)
+                yield BadSample(example.where, problem)
             elif train:
                 yield Item(example, samples)
             else:

@@ -41,13 +41,10 @@ class Answers:
         """From the training examples.
 
         Raises:
-            UserError: a value is no number, there is one class only, or a class has too few examples.
+            UserError: there is one class only, or a class has too few examples.
         """
         kind = problem or _guess(examples)
         if kind == "regression":
-            wrong = next((example for example in examples if number(example.target) is None), None)
-            if wrong is not None:
-                raise UserError(f"{wrong.source}: the label {wrong.target!r} is no number")
             return cls("regression", ("value",))
         counts: dict[str, int] = {}
         for example in examples:
@@ -80,11 +77,11 @@ class Answers:
             return None
         if self.problem == "regression":
             ok = number(example.target) is not None
-            return None if ok else BadSample(example.source, f"the label {example.target!r} is no number")
+            return None if ok else BadSample(example.where, f"the label {example.target!r} is no number")
         strange = next((label for label in _labels(example.target) if label not in self.names), None)
         if strange is None:
             return None
-        return BadSample(example.source, f"the label {strange!r} is none of the training data: {_some(self.names)}")
+        return BadSample(example.where, f"the label {strange!r} is none of the training data: {_some(self.names)}")
 
     def encode(self, target: Any, soft: bool = False) -> npt.NDArray[Any]:
         """A label as the model reads it: () int64; or (C,) float32 where there are several, or with `soft`."""
@@ -153,12 +150,12 @@ def _labels(target: Any) -> tuple[str, ...]:
 
 
 def _guess(examples: Sequence[Example]) -> Problem:
-    """Several labels where a row has a tuple; values where labels are numbers with a fraction."""
+    """Several labels where a row has a tuple; values where labels are numbers, but for a few, some with a fraction."""
     if any(isinstance(example.target, tuple) for example in examples):
         return "multi_label"
     numbers = [number(example.target) for example in examples]
     fractions = any(value is not None and value != int(value) for value in numbers)
-    return "regression" if fractions and None not in numbers else "single_label"
+    return "regression" if fractions and numbers.count(None) <= len(numbers) // 10 else "single_label"
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

@@ -118,7 +118,7 @@ class AudioClassification:
         cls, source: str | Path, train: Sequence[Example], data: LabelledConfig, *, scratch: bool = False, **fields: Any
     ) -> Self:
         """An encoder with a new head for the classes of the training examples."""
-        answers = Answers.of_examples(train, min_per_class=data.min_per_class)
+        answers = Answers.of_examples(train, data.problem, data.min_per_class)
         model = load_model(cls.classes, source, scratch=scratch, **answers.fields, **fields)
         return cls(model, Wav2Vec2FeatureExtractor.from_pretrained(source))
 

@@ -34,6 +34,8 @@ _MODE = "frame_labels"
 _UNLABELLED = -100
 _SHORTEST = 0.1
 """Seconds: shorter pauses are filled, then shorter turns left out."""
+_TOLERANCE = 0.5
+"""Seconds by which a turn may last longer than its recording."""
 
 
 class AudioFrames:
@@ -105,14 +107,18 @@ class AudioFrames:
                 continue
             if samples < least:
                 yield BadSample(example.source, f"is too short: {samples} samples, the model needs {least}")
-            elif problem := self._problem(example):
-                yield BadSample(example.source, problem)
+            elif problem := self._problem(example, samples / rate):
+                yield BadSample(example.where, problem)
             else:
                 for window in windows(samples, self.model, rate, self.seconds):
                     yield Item(example, window.stop - window.start, window)
 
-    def _problem(self, example: Example) -> str:
-        labels = {turn.label for turn in example.target.turns} if example.target else set()
+    def _problem(self, example: Example, seconds: float) -> str:
+        turns = example.target.turns if example.target else ()
+        late = next((turn for turn in turns if turn.end > seconds + _TOLERANCE), None)
+        if late is not None:
+            return f"{late.label!r} is said to last until {late.end:.2f} s, and the recording ends at {seconds:.2f} s"
+        labels = {turn.label for turn in turns}
         if self.mode == "turns" and len(labels) > len(self.names):
             return f"{len(labels)} people speak, data.speakers={len(self.names)}"
         if self.mode == "names" and (strange := sorted(labels - {*self.names})):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from data2vec.data.labelled.audio import write_rttm
 from data2vec.data.labelled.example import Turn
 from data2vec.data.skips import Skipped
 from data2vec.decoding.transcript import Piece, Transcript, subtitles
-from data2vec.errors import UserError
+from data2vec.errors import BadSample, UserError
 from data2vec.nn.device import choose_device
 from data2vec.processing.pixels import IMAGE_SUFFIXES, load_image
 from data2vec.processing.waveform import AUDIO_SUFFIXES
@@ -66,16 +66,30 @@ def predict_inputs(
     data = data or LabelledConfig()
     task: Downstream = cls.open(source, data, **options)
     task.model.to(choose_device(device))
-    examples = [cls.example(item) for given in inputs for item in expand_files(given, _SUFFIXES[unit])]
-    if not examples:
-        raise UserError("give files or texts to predict")
-    items, skipped = usable(task, examples, skip_bad=data.skip_bad)
+    names, missing = _expand(inputs, _SUFFIXES[unit], data.skip_bad)
+    items, damaged = usable(task, [cls.example(name) for name in names], skip_bad=data.skip_bad)
     found = predict(task, items, round((batch or _BATCH[unit]) * (16_000 if unit == "seconds" else 1)))
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         body = f"<h1>{name}</h1>{''.join(look(task, items, found, len(found)))}"
         page.write_text(whole_page(name, body), encoding="utf-8")
-    return found, skipped
+    return found, missing + damaged
+
+
+def _expand(inputs: Sequence[str], suffixes: Collection[str], skip_bad: bool) -> tuple[list[str], list[Skipped]]:
+    """Files, or texts, and what cannot be found."""
+    names: list[str] = []
+    skipped: list[Skipped] = []
+    for given in inputs:
+        try:
+            names += expand_files(given, suffixes)
+        except UserError as error:
+            if not skip_bad:
+                raise
+            skipped.append(Skipped.of(error) if isinstance(error, BadSample) else Skipped(given, str(error)))
+    if not names:
+        raise UserError(f"{skipped[0].source}: {skipped[0].reason}" if skipped else "give files or texts to predict")
+    return names, skipped
 
 
 def short(prediction: Prediction) -> str:
@@ -102,11 +116,12 @@ def write_files(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    seen: Counter[str] = Counter()
+    taken: set[str] = set()
     for prediction in predictions:
-        name = Path(prediction["source"]).stem
-        seen[name] += 1
-        written += _write(prediction, folder, name if seen[name] == 1 else f"{name}-{seen[name]}")
+        stem = Path(prediction["source"]).stem
+        name = next(name for name in chain([stem], (f"{stem}-{n}" for n in count(2))) if name not in taken)
+        taken.add(name)
+        written += _write(prediction, folder, name)
     if not written:
         raise UserError("this task's answers have no file format of their own: use --jsonl")
     return written

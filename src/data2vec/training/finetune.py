@@ -23,7 +23,7 @@ from data2vec.recipes.finetune import FinetuneConfig
 from data2vec.tasks.classify import Answers
 from data2vec.tasks.config import AugmentConfig, DecodeConfig
 from data2vec.tasks.look import features_plot, look
-from data2vec.tasks.names import model_folder, task_class
+from data2vec.tasks.names import model_folder, task_class, task_of
 from data2vec.tasks.report import write_evaluation
 from data2vec.tasks.run import Evaluation, evaluate, usable
 from data2vec.tasks.task import LOWER_IS_BETTER, Downstream, Item
@@ -262,7 +262,10 @@ def evaluate_model(
     options = {"decode": decode} if config.task == "asr" else {}
     if decode is not None and decode != DecodeConfig() and not options:
         raise UserError(f"decode options are for speech recognition, not for {config.task}")
-    task: Downstream = cls.open(model_folder(folder), config.data, **options)
+    source = model_folder(folder)
+    if (own := task_of(source)) != config.task:
+        raise UserError(f"{source} does {own}, not {config.task}")
+    task: Downstream = cls.open(source, config.data, **options)
     task.model.to(choose_device(device))
     labelled = config.data
     splits = divide(cls.read(data, labelled), skip_bad=labelled.skip_bad, hold_out=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from data2vec.data.labelled.example import (
     with_split,
 )
 from data2vec.data.labelled.files import file_of, file_tables, read_classes
-from data2vec.data.labelled.tables import Row, read_rows
+from data2vec.data.labelled.tables import Row, read_rows, require_columns
 from data2vec.data.manifest import read_manifest, read_text, split_lines
 from data2vec.errors import BadSample, UserError
 from data2vec.processing.waveform import AUDIO_SUFFIXES
@@ -87,7 +88,7 @@ def _transcribed(source: str, file: Path, text: str) -> Read:
         return BadSample(source, f"is about {file}, and there is no such file")
     if not text.strip():
         return BadSample(source, f"{file} has an empty transcript")
-    return Example(str(file), file, " ".join(text.split()))
+    return Example(str(file), file, " ".join(text.split()), row=source)
 
 
 def _table(table: Path, column: str) -> Iterator[Read]:
@@ -95,19 +96,18 @@ def _table(table: Path, column: str) -> Iterator[Read]:
         if isinstance(row, BadSample):
             yield row
             continue
-        name = column or next((usual for usual in _TEXT_COLUMNS if usual in row.values), "")
-        if name not in row.values:
-            raise UserError(f"{table}: no column {column or 'transcription'!r} among {', '.join(row.values)}")
-        yield _row(row, name)
+        column = column or next((usual for usual in _TEXT_COLUMNS if usual in row.values), "")
+        yield _row(row, column or _TEXT_COLUMNS[0])
 
 
 def _row(row: Row, column: str) -> Read:
     try:
+        require_columns(row, [column])
         file = file_of(row)
         text = str(row.values[column] or "")
         if not text.strip():
             raise BadSample(row.source, f"{Path(str(file)).name} has an empty transcript")
-        return Example(str(file), file, " ".join(text.split()), row.split())
+        return Example(str(file), file, " ".join(text.split()), row.split(), row.source)
     except BadSample as error:
         return error
 
@@ -133,6 +133,8 @@ def _librispeech(source: Path) -> Iterator[Read]:
         split = side_of(path.relative_to(source).parts)
         files = {file.stem: file for file in path.parent.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES}
         for number, line in enumerate(read_text(path).splitlines(), start=1):
+            if not line.strip():
+                continue
             name, _, text = line.partition(" ")
             where = f"{path}: line {number}"
             if name not in files:
@@ -182,22 +184,16 @@ def read_timelines(source: Path, *, phones: bool = False) -> Iterator[Read]:
     if not files or files[0].suffix != ".rttm":
         raise UserError(f"{source}: no .rttm")
     anywhere = {} if sides else _recordings(source.rglob("*"))
-    seen: set[str] = set()
     for folder, group in groupby(files, key=lambda file: file.parent):
         audio = anywhere | _recordings(chain(folder.iterdir(), (folder / "audio").glob("*")))
         for file in group:
             side = split_of(file.stem) or ("" if sides else side_of(folder.relative_to(source).parts))
-            for item in with_split(_rttm(file, audio), side):
-                if isinstance(item, Example) and not sides and item.source in seen:
-                    yield BadSample(file, f"speaks of {item.source}, as another .rttm does; name one of them")
-                else:
-                    yield item
-                seen.add(item.source)
+            yield from with_split(_rttm(file, audio), side)
 
 
 def _recordings(files: Iterable[Path]) -> dict[str, Path]:
-    """The recordings among some files, by their names."""
-    return {file.stem: file for file in sorted(files) if file.suffix.lower() in AUDIO_SUFFIXES}
+    """The recordings among some files, by their names as RTTM writes them."""
+    return {_joined(file.stem): file for file in sorted(files) if file.suffix.lower() in AUDIO_SUFFIXES}
 
 
 def _rttm(path: Path, audio: dict[str, Path]) -> Iterator[Read]:
@@ -210,15 +206,23 @@ def _rttm(path: Path, audio: dict[str, Path]) -> Iterator[Read]:
         if not fields or fields[0].startswith(";") or fields[0] != "SPEAKER":
             continue
         try:
-            start, length = float(fields[3]), float(fields[4])
+            start, length = _seconds(fields[3]), _seconds(fields[4])
             turns[fields[1]].append(Turn(start, start + length, fields[7]))
         except (IndexError, ValueError):
-            yield BadSample(f"{path}: line {number}", "must be 'SPEAKER file channel start length <NA> <NA> name'")
+            form = "'SPEAKER file channel start length <NA> <NA> name', seconds from 0 on"
+            yield BadSample(f"{path}: line {number}", f"must be {form}")
     for name, found in turns.items():
         if name in audio:
-            yield Example(str(audio[name]), audio[name], Timeline(tuple(sorted(found)), *_outline(uems.get(name, []))))
+            timeline = Timeline(tuple(sorted(found)), *_outline(uems.get(name, [])))
+            yield Example(str(audio[name]), audio[name], timeline, row=str(path))
         else:
             yield BadSample(path, f"speaks of {name!r}, and there is no such recording beside it, nor in audio/ there")
+
+
+def _seconds(text: str) -> float:
+    if 0 <= (value := float(text)) < math.inf:
+        return value
+    raise ValueError(text)
 
 
 def _outline(spans: list[Span]) -> tuple[Span | None, tuple[Span, ...]]:
@@ -239,26 +243,30 @@ def read_uem(path: Path) -> dict[str, list[Span]]:
             continue
         try:
             name, _, start, stop = line.split()
-            spans[name].append((float(start), float(stop)))
+            spans[name].append((_seconds(start), _seconds(stop)))
         except ValueError as error:
-            raise UserError(f"{path}: line {number} must be 'file channel from to'") from error
+            raise UserError(f"{path}: line {number} must be 'file channel from to', seconds from 0 on") from error
     return spans
 
 
 def write_rttm(path: Path, timelines: dict[str, list[Turn]]) -> None:
-    """Write turns as RTTM: one line each."""
+    """Write turns as RTTM: one line each; its fields have no spaces, nor have names then."""
     lines = (
-        f"SPEAKER {name} 1 {turn.start:.3f} {turn.end - turn.start:.3f} <NA> <NA> {turn.label} <NA> <NA>\n"
+        f"SPEAKER {_joined(name)} 1 {turn.start:.3f} {turn.end - turn.start:.3f} <NA> <NA> {_joined(turn.label)} <NA> <NA>\n"
         for name, turns in timelines.items()
         for turn in turns
     )
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def _joined(name: str) -> str:
+    return "_".join(name.split())
+
+
 def _aligned(source: Path) -> Iterator[Read]:
     """TIMIT: the split is that of ``train.tsv``, ``dev.tsv`` and ``test.tsv`` where there are any."""
     sides = {}
-    for side, path in side_files(source, (".tsv",)).items():
+    for side, path in side_files(source, (".tsv",)):
         manifest = read_manifest(path, AUDIO_SUFFIXES)
         sides.update({(manifest.root / name).resolve(): side for name in manifest.names})
     files = [path for path in sorted(source.rglob("*.phn")) if path.with_suffix(".wav").is_file()]
@@ -286,6 +294,8 @@ def read_trials(path: Path) -> Iterator[Read]:
     """
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         fields, where = line.split(), f"{path}: line {number}"
+        if not fields:
+            continue
         if len(fields) != 3 or fields[0] not in ("0", "1"):
             yield BadSample(where, "must be '1 fileA fileB' or '0 fileA fileB'")
             continue

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from data2vec.data.manifest import Manifest
+from data2vec.data.manifest import Manifest, read_text
 from data2vec.data.skips import Skipped
 from data2vec.errors import BadSample, UserError
 
@@ -29,12 +29,19 @@ class Example:
         input: what a model reads: a file, a text, a pair of texts ...; each reader says.
         target: its label; None where it is to be predicted.
         split: the side it was put on; "" where the data do not say.
+        row: where the label stands, if elsewhere.
     """
 
     source: str
     input: Any
     target: Any = None
     split: Split = ""
+    row: str = field(default="", compare=False)
+
+    @property
+    def where(self) -> str:
+        """The source, behind the row of its label."""
+        return f"{self.row}: {self.source}" if self.row else self.source
 
 
 Read = Example | BadSample
@@ -101,7 +108,7 @@ def settle(read: Iterable[Read], skip_bad: bool = False) -> tuple[list[Example],
     Raises:
         UserError: a row is bad and `skip_bad` is off (the first is named, the others counted), or nothing is left.
     """
-    items = list(read)
+    items = list(_once(read))
     good = [item for item in items if isinstance(item, Example)]
     bad = [item for item in items if isinstance(item, BadSample)]
     if bad and not skip_bad:
@@ -110,6 +117,19 @@ def settle(read: Iterable[Read], skip_bad: bool = False) -> tuple[list[Example],
     if not good:
         raise UserError(str(bad[0]) if bad else "there are no examples")
     return good, [Skipped.of(item) for item in bad]
+
+
+def _once(read: Iterable[Read]) -> Iterator[Read]:
+    """The same; what comes again is bad, and in the data by mistake, on both sides perhaps."""
+    first: dict[str, str] = {}
+    for item in read:
+        if isinstance(item, Example) and item.source in first:
+            before = f", first in {first[item.source]}" if first[item.source] else ""
+            yield BadSample(item.where, f"comes twice{before}")
+        else:
+            if isinstance(item, Example):
+                first[item.source] = item.row
+            yield item
 
 
 def divide(
@@ -165,22 +185,22 @@ def side_of(parts: Iterable[str]) -> Split:
     return next((side for part in parts if (side := split_of(part))), "")
 
 
-def side_files(folder: Path, suffixes: Sequence[str]) -> dict[Split, Path]:
-    """Files right in `folder` by the side that they are named after; of each side the first suffix that is there."""
-    found: dict[Split, Path] = {}
+def side_files(folder: Path, suffixes: Sequence[str]) -> list[tuple[Split, Path]]:
+    """Files right in `folder` and the side that they are named after; of a side those of the first suffix there is."""
+    found: list[tuple[Split, Path]] = []
     sides: tuple[Split, ...] = ("train", "dev", "test")
     for side in sides:
         for suffix in suffixes:
             files = sorted(p for p in folder.glob(f"*{suffix}") if p.is_file() and split_of(p.stem) == side)
             if files:
-                found[side] = files[0]
+                found += [(side, file) for file in files]
                 break
     return found
 
 
 def split_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files of `side_files`, training first, `without_tests`."""
-    return without_tests(side_files(folder, suffixes).items())
+    return without_tests(side_files(folder, suffixes))
 
 
 def without_tests(files: Iterable[tuple[Split, Path]]) -> list[Path]:
@@ -200,7 +220,7 @@ def class_names(folder: Path) -> list[str]:
     """Names of classes in their order, from ``labels.txt`` or ``classes.txt``; empty where there is neither."""
     for name in ("labels.txt", "classes.txt"):
         if (folder / name).is_file():
-            lines = (folder / name).read_text(encoding="utf-8").splitlines()
+            lines = read_text(folder / name).splitlines()
             return [line.strip() for line in lines if line.strip()]
     return []
 

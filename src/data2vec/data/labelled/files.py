@@ -71,12 +71,11 @@ def file_of(row: Row) -> Path | Stored:
 
     Raises:
         UserError: no column of files.
-        BadSample: the field is empty, or there is no such file.
+        BadSample: the field is empty, there is no such file, or a row of JSON has no column of files.
     """
     stored = (name for name, value in row.values.items() if isinstance(value, Stored))
-    column = next(stored, None) or next((name for name in PATH_COLUMNS if name in row.values), None)
-    if column is None:
-        raise UserError(f"{row.path}: no column of files among {', '.join(row.values)}; call it {PATH_COLUMNS[0]}")
+    column = next(stored, None) or next((name for name in PATH_COLUMNS if name in row.values), PATH_COLUMNS[0])
+    require_columns(row, [column])
     if isinstance(value := row.values[column], Stored):
         return value
     path = row.path.parent / row.text(column)
@@ -94,6 +93,6 @@ def _table(table: Path, label: str, names: list[str]) -> Iterator[Read]:
             require_columns(row, [label])
             target = named_label(row.text(label), names)
             path = file_of(row)
-            yield Example(str(path), path, target, row.split())
+            yield Example(str(path), path, target, row.split(), row.source)
         except BadSample as error:
             yield error
