@@ -23,6 +23,7 @@ class Arguments:
         layer: which block's output, from 0; negative ones count from the last.
         sequence: one vector a frame, token or patch, in place of their mean.
         batch_size: inputs a forward pass.
+        skip_bad: leave inputs out that cannot be read, and say so, instead of stopping at the first.
         device: auto, cpu, cuda, mps.
         page: an HTML file for a picture of the features in the plane, files coloured by their folder.
     """
@@ -33,6 +34,7 @@ class Arguments:
     layer: int = -1
     sequence: tyro.conf.FlagCreatePairsOff[bool] = False
     batch_size: int = 8
+    skip_bad: tyro.conf.FlagCreatePairsOff[bool] = False
     device: str = "auto"
     page: Path | None = None
 
@@ -43,8 +45,9 @@ def main(argv: Sequence[str]) -> None:
 
     from data2vec.tasks.embed import embed_inputs  # loads torch: not for --help
 
-    inputs = [line.rstrip("\n") for line in sys.stdin] if arguments.inputs == ("-",) else list(arguments.inputs)
-    count = embed_inputs(
+    lines = (line.rstrip("\n") for line in sys.stdin if line.strip())
+    inputs = list(lines if arguments.inputs == ("-",) else arguments.inputs)
+    count, skipped = embed_inputs(
         arguments.model,
         inputs,
         arguments.out,
@@ -52,7 +55,10 @@ def main(argv: Sequence[str]) -> None:
         sequence=arguments.sequence,
         batch_size=arguments.batch_size,
         device=arguments.device,
+        skip_bad=arguments.skip_bad,
     )
+    for skip in skipped:
+        print(f"left out: {skip.source}: {skip.reason}", file=sys.stderr)
     if arguments.page is not None:
         from data2vec.tasks.look import write_features_page
 

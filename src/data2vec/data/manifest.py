@@ -153,11 +153,16 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     Raises:
         UserError: a row cannot be read, as one whose quote never ends.
     """
-    reader = csv.reader(io.StringIO(text, newline=""))
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    lines = io.StringIO(text, newline="").readlines()
+    reader = csv.reader([*lines, ""])  # the last is a row of no fields, or within a quote that is open
     line = 1
     try:
         for fields in reader:
-            yield reader.line_num, fields
+            if reader.line_num <= len(lines):
+                yield reader.line_num, fields
+            elif fields:
+                raise csv.Error("the file ends within it")
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}: line {line} cannot be read ({error}): is a quote left open there?") from error

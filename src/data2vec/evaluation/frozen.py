@@ -20,7 +20,7 @@ from data2vec.data.labelled.files import read_classes
 from data2vec.data.labelled.text import read_texts
 from data2vec.data.manifest import read_text
 from data2vec.data.text import TEXT_SUFFIXES
-from data2vec.errors import UserError
+from data2vec.errors import BadSample, UserError
 from data2vec.evaluation.probe import ProbeResult, extract_features, knn_probe, linear_probe
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.audio.config import Data2VecAudioConfig
@@ -34,10 +34,10 @@ from data2vec.models.v2.vision import Data2Vec2VisionModel
 from data2vec.models.vision.config import Data2VecVisionConfig
 from data2vec.models.vision.model import Data2VecVisionModel
 from data2vec.processing.audio import Wav2Vec2FeatureExtractor
-from data2vec.processing.pixels import IMAGE_SUFFIXES
+from data2vec.processing.pixels import IMAGE_SUFFIXES, load_image
 from data2vec.processing.text import RobertaTokenizer
 from data2vec.processing.vision import BeitImageProcessor
-from data2vec.processing.waveform import AUDIO_SUFFIXES, load_waveform
+from data2vec.processing.waveform import AUDIO_SUFFIXES, Wave, load_waveform
 
 _MODELS: dict[str, type[PreTrainedModel]] = {
     "data2vec-audio": Data2VecAudioModel,
@@ -75,15 +75,17 @@ class Frozen:
 
     Attributes:
         model: the encoder.
-        prepare: items (texts or pairs of texts, files, bytes of files) -> a batch.
+        prepare: what `read` made of items -> a batch.
         suffixes: endings of the files it reads.
         text: it reads texts, from tables too.
+        read: an item (a text or a pair of texts, a file, the bytes of one) -> what `prepare` takes; raises `BadSample`.
     """
 
     model: PreTrainedModel
     prepare: Prepare
     suffixes: frozenset[str]
     text: bool = False
+    read: Callable[[Any], Any] = lambda item: item
 
 
 def open_frozen(folder: str | Path) -> Frozen:
@@ -99,12 +101,14 @@ def open_frozen(folder: str | Path) -> Frozen:
     model = _MODELS[kind].from_pretrained(folder)
     match model.config:
         case Data2VecAudioConfig():
-            return Frozen(model, _audio(Wav2Vec2FeatureExtractor.from_pretrained(folder)), AUDIO_SUFFIXES)
+            extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder)
+            waves = partial(_wave, sampling_rate=extractor.sampling_rate, least=model.config.receptive_field)
+            return Frozen(model, _audio(extractor), AUDIO_SUFFIXES, read=waves)
         case Data2VecVisionConfig():
-            return Frozen(model, _vision(BeitImageProcessor.from_pretrained(folder)), IMAGE_SUFFIXES)
+            return Frozen(model, _vision(BeitImageProcessor.from_pretrained(folder)), IMAGE_SUFFIXES, read=load_image)
         case Data2VecTextConfig() as text:
             tokenizer = RobertaTokenizer.from_pretrained(folder)
-            return Frozen(model, _text(tokenizer, text.max_length), TEXT_SUFFIXES, text=True)
+            return Frozen(model, _text(tokenizer, text.max_length), TEXT_SUFFIXES, text=True, read=_words)
     raise AssertionError(kind)
 
 
@@ -170,31 +174,43 @@ def features_of(frozen: Frozen, part: Sequence[Example], batch_size: int = 16) -
 
 def _batches(frozen: Frozen, part: Sequence[Example], batch_size: int) -> Iterator[dict[str, Tensor]]:
     for start in range(0, len(part), batch_size):
-        items = [example.input for example in part[start : start + batch_size]]
-        yield frozen.prepare([item if isinstance(item, str | tuple) else opened(item) for item in items])
+        yield frozen.prepare([_read(frozen, example) for example in part[start : start + batch_size]])
+
+
+def _read(frozen: Frozen, example: Example) -> Any:
+    """What `prepare` takes of an example; raises `BadSample` with the example's name, where the bytes have none."""
+    item = example.input
+    try:
+        return frozen.read(item if isinstance(item, str | tuple) else opened(item))
+    except BadSample as error:
+        raise BadSample(example.source, error.reason) from error
 
 
 def _audio(extractor: Wav2Vec2FeatureExtractor) -> Prepare:
-    def prepare(items: Sequence[Item]) -> dict[str, Tensor]:
-        clips = [load_waveform(item, extractor.sampling_rate) for item in items]
-        return dict(extractor(clips, padding=True, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
-
-    return prepare
+    rate = extractor.sampling_rate
+    return lambda waves: dict(extractor(list(waves), padding=True, sampling_rate=rate, return_tensors="pt"))
 
 
 def _vision(processor: BeitImageProcessor) -> Prepare:
-    return lambda items: dict(processor(list(items), return_tensors="pt"))
+    return lambda images: dict(processor(list(images), return_tensors="pt"))
 
 
 def _text(tokenizer: RobertaTokenizer, longest: int) -> Prepare:
-    def prepare(items: Sequence[Item]) -> dict[str, Tensor]:
-        texts = [_read(item) for item in items]
-        return dict(tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"))
-
-    return prepare
+    return lambda texts: dict(
+        tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+    )
 
 
-def _read(item: Item | tuple[str, ...]) -> str | tuple[str, ...]:
+def _wave(item: Item, sampling_rate: int, least: int) -> Wave:
+    """A clip that has a frame at least: in a batch, one that has none would come out as NaN."""
+    wave = load_waveform(item, sampling_rate)
+    if len(wave) < least:
+        name = "<audio bytes>" if isinstance(item, bytes) else item
+        raise BadSample(name, f"is too short: {len(wave)} samples, the model needs {least}")
+    return wave
+
+
+def _words(item: Item | tuple[str, ...]) -> str | tuple[str, ...]:
     if isinstance(item, bytes):
         return item.decode("utf-8-sig", errors="replace")
     return read_text(item) if isinstance(item, Path) else item

@@ -1,16 +1,19 @@
-"""Named spans: read from tags (IO, BIO, IOBES), compared whole; and answers to questions as SQuAD compares them."""
+"""Named spans: read from tags (IO, BIO, IOBES, BILOU, BMES), compared whole; and answers, as SQuAD compares them."""
 
 from __future__ import annotations
 
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data2vec.evaluation.metrics import ratio
 
 Span = tuple[str, int, int]
+
+_BEGIN, _END = frozenset("BSUW"), frozenset("ESLUW")
+_TAG = re.compile(r"[BIESLUMW]-.+", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -30,22 +33,28 @@ class SpanScore:
     support: int
 
 
+def name_spans(tags: Iterable[str]) -> bool:
+    """Whether tags are those of spans: each but ``O`` as ``B-LOC``, and not ``-LRB-`` as a part of speech may be."""
+    named = {*tags} - {"O"}
+    return bool(named) and all(_TAG.fullmatch(tag) for tag in named)
+
+
 def spans(tags: Sequence[str]) -> list[Span]:
     """(type, first, last + 1) of each span, by the rules of CoNLL's ``conlleval``.
 
-    A span begins with ``B-`` or ``S-``, or with any tag of another type than the one before (so that IO tags work);
-    it ends with ``E-`` or ``S-``, before ``O``, and where another begins.
+    A span begins with ``B-``, or with any tag of another type than the one before (so that IO tags work); it ends with
+    ``E-`` or ``L-``, before ``O``, and where another begins. ``S-``, ``U-`` and ``W-`` are spans of one word.
     """
     found: list[Span] = []
     kind, start, ended = "", 0, True
     for place, tag in enumerate([*tags, "O"]):
         prefix, _, name = tag.partition("-") if tag != "O" else ("O", "", "")
-        if kind and (tag == "O" or prefix in "BS" or name != kind or ended):
+        if kind and (tag == "O" or prefix in _BEGIN or name != kind or ended):
             found.append((kind, start, place))
             kind = ""
         if tag != "O" and not kind:
             kind, start = name, place
-        ended = prefix in ("E", "S")
+        ended = prefix in _END
     return found
 
 

@@ -72,6 +72,9 @@ class MultipleChoice:
             if len(choices.options) != many:
                 yield BadSample(example.source, f"has {len(choices.options)} options, the first example {many}")
                 continue
+            if not all(text.strip() for text in (choices.prompt, *choices.options)):
+                yield BadSample(example.source, "has an empty beginning or an empty option")
+                continue
             fold = str.lower if self.lowercase else str
             pairs = [(fold(choices.prompt), fold(option)) for option in choices.options]
             rows = self.tokenizer(pairs, truncation=True, max_length=self.longest)["input_ids"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from data2vec.data.labelled.audio import write_rttm
 from data2vec.data.labelled.example import Turn
 from data2vec.data.skips import Skipped
 from data2vec.decoding.transcript import Piece, Transcript, subtitles
-from data2vec.errors import BadSample, UserError
+from data2vec.errors import UserError
 from data2vec.nn.device import choose_device
 from data2vec.processing.pixels import IMAGE_SUFFIXES, load_image
 from data2vec.processing.waveform import AUDIO_SUFFIXES
 from data2vec.tasks.config import UNITS, DecodeConfig, LabelledConfig
 from data2vec.tasks.figures import laid_over
-from data2vec.tasks.inputs import expand_files
+from data2vec.tasks.inputs import expand
 from data2vec.tasks.look import look
 from data2vec.tasks.names import model_folder, task_class, task_of
 from data2vec.tasks.report import whole_page
@@ -66,30 +66,14 @@ def predict_inputs(
     data = data or LabelledConfig()
     task: Downstream = cls.open(source, data, **options)
     task.model.to(choose_device(device))
-    names, missing = _expand(inputs, _SUFFIXES[unit], data.skip_bad)
+    names, missing = expand(inputs, _SUFFIXES[unit], skip_bad=data.skip_bad)
     items, damaged = usable(task, [cls.example(name) for name in names], skip_bad=data.skip_bad)
     found = predict(task, items, round((batch or _BATCH[unit]) * (16_000 if unit == "seconds" else 1)))
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         body = f"<h1>{name}</h1>{''.join(look(task, items, found, len(found)))}"
         page.write_text(whole_page(name, body), encoding="utf-8")
-    return found, missing + damaged
-
-
-def _expand(inputs: Sequence[str], suffixes: Collection[str], skip_bad: bool) -> tuple[list[str], list[Skipped]]:
-    """Files, or texts, and what cannot be found."""
-    names: list[str] = []
-    skipped: list[Skipped] = []
-    for given in inputs:
-        try:
-            names += expand_files(given, suffixes)
-        except UserError as error:
-            if not skip_bad:
-                raise
-            skipped.append(Skipped.of(error) if isinstance(error, BadSample) else Skipped(given, str(error)))
-    if not names:
-        raise UserError(f"{skipped[0].source}: {skipped[0].reason}" if skipped else "give files or texts to predict")
-    return names, skipped
+    return found, [*map(Skipped.of, missing), *damaged]
 
 
 def short(prediction: Prediction) -> str:

@@ -31,6 +31,11 @@ _LONGEST_ANSWER = 30
 _BEST = 5
 
 
+def _lower(text: str) -> str:
+    """Lower case, character by character: of this one letter alone there would be two, and answers are counted off."""
+    return text.replace("\u0130", "I").lower()
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """A row: its tokens, where the context begins in it, and the characters of each context token."""
@@ -87,7 +92,7 @@ class QuestionAnswering:
 
     def items(self, examples: Sequence[Example], *, train: bool = False) -> Iterator[Item | BadSample]:
         """One row a window of the context."""
-        fold = str.lower if self.lowercase else str
+        fold = _lower if self.lowercase else str
         questions = self.tokenizer([fold(e.input.question) for e in examples], add_special_tokens=False)["input_ids"]
         contexts = self.tokenizer(
             [fold(e.input.context) for e in examples], add_special_tokens=False, return_offsets_mapping=True

@@ -32,13 +32,16 @@ _IGNORED = 255
 _PALETTE = "label_map"
 """Key of config.json: the value of label maps that is left out."""
 _SCALES = (0.5, 2.0)
+_LONGEST = 4
+"""Times the shorter side: attention over the patches of a longer strip would take minutes."""
 
 
 class SemanticSegmentation:
     """A map of classes a picture.
 
     Pictures are resized so that the shorter side has `data.image_size` pixels; training shows random square parts of
-    that size at half to twice the scale, mirrored in half of the cases. Answers have the size of the file.
+    that size at half to twice the scale, mirrored in half of the cases. What is longer than four times its shorter side
+    is squeezed to that. Answers have the size of the file.
     """
 
     classes: Mapping[str, type[PreTrainedModel]] = {
@@ -127,8 +130,10 @@ class SemanticSegmentation:
         return found
 
     def _resized(self, image: Image.Image, scale: float = 1.0) -> Image.Image:
-        share = scale * self.short / min(image.size)
-        return image.resize((round(image.width * share), round(image.height * share)), BICUBIC)
+        short = scale * self.short
+        share = short / min(image.size)
+        width, height = (round(min(side * share, short * _LONGEST)) for side in image.size)
+        return image.resize((width, height), BICUBIC)
 
     def _part(
         self, image: Image.Image, labels: Image.Image, rng: np.random.Generator

@@ -105,8 +105,11 @@ class TextClassification:
         if self.lowercase:
             texts = [text.lower() if isinstance(text, str) else tuple(t.lower() for t in text) for text in texts]
         rows = self.tokenizer(texts, truncation=True, max_length=self.longest)["input_ids"] if texts else []
-        for example, ids in zip(examples, rows, strict=True):
-            yield self.answer.check(example) or Item(example, len(ids), np.array(ids, dtype=np.int64))
+        for example, text, ids in zip(examples, texts, rows, strict=True):
+            if not all(part.strip() for part in ([text] if isinstance(text, str) else text)):
+                yield BadSample(example.source, "is empty")
+            else:
+                yield self.answer.check(example) or Item(example, len(ids), np.array(ids, dtype=np.int64))
 
     def encode(self, item: Item, rng: Rng, augment: AugmentConfig | None = None) -> Sample:
         """input_ids (tokens,) and labels."""

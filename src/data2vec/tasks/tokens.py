@@ -14,7 +14,7 @@ from data2vec.data.labelled.example import Example, Read
 from data2vec.data.labelled.text import read_tagged
 from data2vec.errors import BadSample
 from data2vec.evaluation.metrics import Confusion
-from data2vec.evaluation.spans import span_f1, spans
+from data2vec.evaluation.spans import name_spans, span_f1, spans
 from data2vec.modeling import PreTrainedModel
 from data2vec.models.text.heads import Data2VecTextForTokenClassification
 from data2vec.models.v2.heads import Data2Vec2TextForTokenClassification
@@ -41,7 +41,7 @@ class TokenClassification:
         self.longest, self.lowercase = longest(model, data.max_length), data.lowercase
         self.fills = text_fills(tokenizer)
         self.names = label_names(model)
-        self.spans = any("-" in name for name in self.names)
+        self.spans = name_spans(self.names)
         self.metric = "f1" if self.spans else "accuracy"
 
     @classmethod
@@ -78,6 +78,9 @@ class TokenClassification:
         for row, place in enumerate(batch["overflow_to_sample_mapping"]):
             rows.setdefault(place, []).append(row)
         for place, example in enumerate(examples):
+            if not any(word.strip() for word in example.input):
+                yield BadSample(example.source, "is empty")
+                continue
             strange = next((tag for tag in example.target or () if tag not in self.names), None)
             if strange is not None:
                 yield BadSample(example.source, f"the tag {strange!r} is none of the training data")

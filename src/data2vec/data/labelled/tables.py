@@ -29,16 +29,21 @@ class Row(NamedTuple):
         """As people are told about it."""
         return f"{self.path}: {self.unit} {self.number}"
 
-    def text(self, column: str) -> str:
-        """A value that must be there.
+    def text(self, column: str, default: str | None = None) -> str:
+        """A value, which must be there where there is no `default`.
 
         Raises:
-            BadSample: it is empty or missing.
+            BadSample: it is blank or missing; or a list or an object.
         """
         value = self.values.get(column)
-        if value is None or value == "":
+        if isinstance(value, list | dict):
+            raise BadSample(self.source, f"{column} must be a text, not {json.dumps(value, default=str)[:80]}")
+        text = "" if value is None else str(value)
+        if text.strip():
+            return text
+        if default is None:
             raise BadSample(self.source, f"has no {column}")
-        return value if isinstance(value, str) else str(value)
+        return default
 
     def split(self) -> Split:
         """The side that a column ``split`` puts it on; "" without one.
@@ -86,8 +91,9 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row 
 
 def first_fields(path: Path) -> list[str]:
     """The fields of the first line of a table, to tell its layout."""
-    lines = read_text(path).split("\n", 1)
-    rows = _tab_rows(lines[:1]) if "\t" in lines[0] else _comma_rows(path, lines[0])
+    text = read_text(path)
+    first = text.split("\n", 1)[0]
+    rows = _tab_rows([first]) if "\t" in first else _comma_rows(path, text)
     return next(rows, (0, []))[1]
 
 

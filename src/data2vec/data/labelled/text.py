@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data2vec.data.labelled.arrow import arrow_tables, is_arrow
 from data2vec.data.labelled.example import (
@@ -121,10 +122,16 @@ def _text_example(
 def _target(row: Row, column: str, separator: str, names: Sequence[str]) -> str | tuple[str, ...]:
     value = row.values[column]
     if isinstance(value, list):
-        return tuple(named_label(str(item), names) for item in value)
+        return tuple(named_label(item, names) for item in _each(row, column, value))
     if separator:
-        return tuple(item.strip() for item in str(value or "").split(separator) if item.strip())
+        return tuple(item.strip() for item in row.text(column, "").split(separator) if item.strip())
     return named_label(row.text(column).strip(), names)
+
+
+def _each(row: Row, what: str, values: Sequence[Any]) -> list[str]:
+    """Each value of a list, which must be there."""
+    listed = row._replace(values={f"{what} {place}": value for place, value in enumerate(values, start=1)})
+    return [listed.text(name) for name in listed.values]
 
 
 def _is_number(text: str) -> bool:
@@ -141,9 +148,10 @@ def _is_number(text: str) -> bool:
 def read_tagged(source: Path) -> Iterator[Read]:
     """Sentences of tagged words (CoNLL): one word a line, an empty line between sentences.
 
-    The word is the first column and the tag the last; where the first column counts words, the word is the second. Of
-    CoNLL-U's ten columns, the tag is the fourth (UPOS). Lines that begin with "# " before a sentence are comments. Of a
-    data set of `datasets`, the columns ``tokens`` and ``ner_tags`` (``tags``, ``labels`` ...).
+    The word is the first column and the tag the last; where the first column counts words, in most sentences of a file,
+    the word is the second. Of CoNLL-U's ten columns, the tag is the fourth (UPOS). Lines that begin with "# " before a
+    sentence are comments. Of a data set of `datasets`, the columns ``tokens`` and ``ner_tags`` (``tags``, ``labels``
+    ...).
 
     Yields:
         Examples with a tuple of words as input and one of tags as target.
@@ -155,26 +163,44 @@ def _conll(path: Path) -> Iterator[Read]:
     if is_arrow(path):
         yield from (_tagged_row(row) for row in read_rows(path) if isinstance(row, Row))
         return
-    words: list[tuple[str, str]] = []
-    start, problem = 0, ""
-    lines = read_text(path).split("\n")
+    sentences = list(_sentences(read_text(path).split("\n")))
+    columns = _columns(sentences)
+    for lines in sentences:
+        yield _sentence(path, lines, columns)
+
+
+class _Line(NamedTuple):
+    """A word with what is said of it; `number` counts lines from 1."""
+
+    number: int
+    fields: list[str]
+
+    @property
+    def part(self) -> bool:
+        """Whether it is numbered as CoNLL-U numbers what is no word: 1-2, 1.1."""
+        return re.fullmatch(r"\d+[-.]\d+", self.fields[0]) is not None
+
+
+class _Columns(NamedTuple):
+    """The columns of a word and of its tag, and how many there must be."""
+
+    word: int
+    tag: int
+    least: int
+
+
+def _sentences(lines: Sequence[str]) -> Iterator[list[_Line]]:
+    """The lines of each sentence, without comments."""
+    found: list[_Line] = []
     width = _spaced_columns(lines)
     for number, line in enumerate([*lines, ""], start=1):
         fields = line.split("\t") if "\t" in line.strip() else line.split()
         if not line.strip() or fields[0] == "-DOCSTART-":
-            if problem or words:
-                yield _sentence(path, start, words, problem)
-            words, problem = [], ""
-            continue
-        comment = line.startswith("# ") and len(fields) != width and not (words or problem)
-        if comment or not (places := _places(fields, len(words))):
-            continue
-        start = start if words or problem else number
-        word, tag = places
-        if len(fields) < 2 or not fields[tag].strip():
-            problem = problem or f"line {number}"
-        else:
-            words.append((fields[word], fields[tag].strip()))
+            if found:
+                yield found
+            found = []
+        elif found or not line.startswith("# ") or len(fields) == width:
+            found.append(_Line(number, fields))
 
 
 def _spaced_columns(lines: Iterable[str]) -> int:
@@ -183,14 +209,21 @@ def _spaced_columns(lines: Iterable[str]) -> int:
     return 0 if "\t" in first else len(first.split())
 
 
-def _places(fields: Sequence[str], before: int) -> tuple[int, int] | None:
-    """The columns of a word, `before` others in its sentence, and of its tag; None: CoNLL-U's 1-2 or 1.1, no word."""
-    count = re.fullmatch(r"(\d+)([-.]\d+)?", fields[0]) if len(fields) >= 3 else None
-    if count is None or int(count[1]) not in (before, before + 1):
-        return 0, -1
-    if len(fields) == _CONLLU_COLUMNS:
-        return None if count[2] else (1, 3)
-    return (0 if count[2] else 1), -1
+def _columns(sentences: Sequence[Sequence[_Line]]) -> _Columns:
+    """Told once from all sentences: one alone may well begin with the word "1"."""
+    counting = [lines for lines in sentences if _counts(lines)]
+    if 2 * len(counting) <= len(sentences):
+        return _Columns(0, -1, 2)
+    conllu = all(len(lines[0].fields) == _CONLLU_COLUMNS for lines in counting)
+    return _Columns(1, 3, _CONLLU_COLUMNS) if conllu else _Columns(1, -1, 3)
+
+
+def _counts(lines: Sequence[_Line]) -> bool:
+    """Whether the first of three columns or more counts the words, from 0 or 1."""
+    words = [line.fields for line in lines if not line.part]
+    numbers = [str(number) for number in range(len(words) + 1)]
+    wide = bool(words) and all(len(fields) >= 3 for fields in words)
+    return wide and [fields[0] for fields in words] in (numbers[:-1], numbers[1:])
 
 
 def _tagged_row(row: Row) -> Read:
@@ -199,13 +232,22 @@ def _tagged_row(row: Row) -> Read:
     words, tags = row.values["tokens"] or [], row.values[tag] or []
     if not words or len(words) != len(tags):
         return BadSample(row.source, f"has {len(words)} tokens and {len(tags)} {tag}")
+    if None in words or None in tags:
+        return BadSample(row.source, "needs a word and a tag in each place")
     return Example(row.source, tuple(words), tuple(map(str, tags)))
 
 
-def _sentence(path: Path, start: int, words: Sequence[tuple[str, str]], problem: str) -> Read:
-    if problem:
-        return BadSample(f"{path}: {problem}", "needs a word and a tag")
-    return Example(f"{path}: line {start}", tuple(word for word, _ in words), tuple(tag for _, tag in words))
+def _sentence(path: Path, lines: Sequence[_Line], columns: _Columns) -> Read:
+    counted = columns.word > 0
+    words = [line for line in lines if not (counted and line.part)]
+    for number, fields in words:
+        if len(fields) < columns.least or not fields[columns.word] or not fields[columns.tag].strip():
+            return BadSample(f"{path}: line {number}", "needs a word and a tag")
+    source = f"{path}: line {(words or lines)[0].number}"
+    if counted and not _counts(words):
+        return BadSample(source, "the first column must count this sentence's words, as it does in others")
+    tags = tuple(fields[columns.tag].strip() for _, fields in words)
+    return Example(source, tuple(fields[columns.word] for _, fields in words), tags)
 
 
 # Questions
@@ -266,26 +308,45 @@ def _squad_rows(path: Path) -> Iterator[Read]:
     for row in read_rows(path):
         assert isinstance(row, Row)
         require_columns(row, ["id", "question", "context", "answers"])
-        answers = row.values["answers"]
-        pairs = zip(answers["text"], answers["answer_start"], strict=True)
-        listed = [{"text": text, "answer_start": start} for text, start in pairs]
-        yield _question(row.source, row.text("context"), {**row.values, "answers": listed}, seen)
+        yield _question(row.source, row.values["context"], row.values, seen)
 
 
-def _question(source: str, context: str, qa: Mapping[str, Any], seen: set[str]) -> Read:
-    missing = [name for name in ("id", "question") if not qa.get(name)]
-    if missing:
-        return BadSample(source, f"has no {' and no '.join(missing)}")
-    if qa["id"] in seen:
-        return BadSample(source, f"has the id {qa['id']!r} of another question")
-    seen.add(qa["id"])
-    answers = []
-    for given in qa.get("answers", ()):
-        text, start = given.get("text", ""), given.get("answer_start", -1)
-        if not text or start < 0 or context[start : start + len(text)] != text:
-            return BadSample(source, f"the answer {text!r} is not in its context at character {start}")
-        answers.append(Answer(text, start))
-    return Example(source, Question(str(qa["id"]), qa["question"], context), tuple(answers))
+def _question(source: str, context: Any, qa: Any, seen: set[str]) -> Read:
+    if not isinstance(qa, dict):
+        return BadSample(source, "must be an object with an id, a question and answers")
+    question: Any = qa.get("question")
+    name = qa.get("id")
+    good = {"id": _is_text(name) or isinstance(name, int), "question": _is_text(question), "context": _is_text(context)}
+    if not all(good.values()):
+        return BadSample(source, f"has no {' and no '.join(key for key in good if not good[key])} that is text")
+    if str(name) in seen:
+        return BadSample(source, f"has the id {name!r} of another question")
+    seen.add(str(name))
+    try:
+        return Example(source, Question(str(name), question, context), _answers(source, context, qa.get("answers")))
+    except BadSample as error:
+        return error
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _answers(source: str, context: str, given: Any) -> tuple[Answer, ...]:
+    """Those accepted: a list of objects, or an object of lists as `datasets` keeps them; null is none."""
+    if isinstance(given, dict):
+        texts, starts = given.get("text"), given.get("answer_start")
+        if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
+            given = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+    if not isinstance(given, list | None) or not all(isinstance(answer, dict) for answer in given or ()):
+        raise BadSample(source, 'answers must be a list of objects {"text": ..., "answer_start": ...}')
+    found = []
+    for answer in given or ():
+        text, start = answer.get("text"), answer.get("answer_start")
+        if not _is_text(text) or not isinstance(start, int) or start < 0 or not context.startswith(text, start):
+            raise BadSample(source, f"the answer {text!r} is not in its context at character {start}")
+        found.append(Answer(text, start))
+    return tuple(found)
 
 
 # Choices
@@ -323,7 +384,7 @@ def _choices(row: Row) -> Read:
 def _swag(row: Row) -> Example:
     require_columns(row, ["sent1", "sent2", "ending0", "ending1", "label"])
     endings = [name for name in row.values if name.startswith("ending") and name[6:].isdigit()]
-    begin = row.values["sent2"]
+    begin = row.text("sent2", "")
     options = tuple(f"{begin} {row.text(name)}".strip() for name in sorted(endings, key=lambda name: int(name[6:])))
     label = row.text("label")
     if not label.isdecimal() or int(label) >= len(options):
@@ -334,11 +395,12 @@ def _swag(row: Row) -> Example:
 def _commonsense(row: Row) -> Example:
     labels, texts = _options(row)
     require_columns(row, ["question", "answerKey"])
-    question, key = row.values["question"], row.text("answerKey")
-    prompt = question.get("stem", "") if isinstance(question, dict) else question
+    if isinstance(question := row.values["question"], dict):  # as in the original files
+        row = row._replace(values=row.values | {"question": question.get("stem")})
+    key = row.text("answerKey")
     if key not in labels:
         raise BadSample(row.source, f"answerKey {key!r} is none of {', '.join(labels)}")
-    return Example(row.source, Choices(str(prompt), tuple(texts)), labels.index(key))
+    return Example(row.source, Choices(row.text("question"), tuple(texts)), labels.index(key))
 
 
 def _options(row: Row) -> tuple[list[str], list[str]]:
@@ -351,14 +413,14 @@ def _options(row: Row) -> tuple[list[str], list[str]]:
         raise BadSample(row.source, 'choices must be an object {"label": ["A", ...], "text": [...]}, in JSON lines')
     if len(labels) != len(texts) or len(texts) < 2:
         raise BadSample(row.source, "choices must have as many labels as texts, two at least")
-    return list(map(str, labels)), list(map(str, texts))
+    return list(map(str, labels)), _each(row, "choice", texts)
 
 
 # Plain text
 
 _TEXT_SUFFIXES = frozenset({".txt", ".tokens", ".text", ".md"})
 _PASSAGE = 2000
-"""Characters that make a passage: paragraphs are joined until there are so many."""
+"""Characters that make a passage: paragraphs are joined until there are so many; lines, until twice as many."""
 
 
 def read_passages(source: Path, share: float) -> Iterator[Read]:
@@ -367,7 +429,8 @@ def read_passages(source: Path, share: float) -> Iterator[Read]:
     Args:
         source: a text file, or a folder of them (within train and valid, or named after a side); or a data set of
             `datasets` with a column ``text``, a passage a row.
-        share: of each file's passages, held out at its end, where no file is named after a side to be judged by.
+        share: of the passages, held out at the end of files, where no file is named after a side to be judged by. Where
+            each file is one passage, none is on a side: `divide` draws among them.
 
     Yields:
         Examples with a text as input and as target.
@@ -379,20 +442,26 @@ def read_passages(source: Path, share: float) -> Iterator[Read]:
     manifest = read_manifest(source, _TEXT_SUFFIXES)
     paths = [manifest.root / name for name in manifest.names]
     sides = [side_of(Path(part).stem for part in Path(name).parts) for name in manifest.names]
-    sided = bool({"dev", "test"} & {*sides})
-    for path, side in zip(paths, sides, strict=True):
-        passages = _passages(path)
-        first_held = len(passages) if sided else len(passages) - max(1, round(share * len(passages)))
+    files = [_passages(path) for path in paths]
+    counts = [0 if side else len(passages) for side, passages in zip(sides, files, strict=True)]
+    parted = not {"dev", "test"} & {*sides} and max(counts) > 1
+    for path, side, passages, held in zip(paths, sides, files, _held_out(counts, share), strict=True):
         for place, (line, text) in enumerate(passages):
-            split = side or ("dev" if place >= first_held else "train")
-            yield Example(f"{path}: line {line}", text, text, split_of(split))
+            own = "dev" if place >= len(passages) - held else "train"
+            yield Example(f"{path}: line {line}", text, text, split_of(side or (own if parted else "")))
+
+
+def _held_out(counts: Sequence[int], share: float) -> list[int]:
+    """How many of each file's passages are held out: of all files together `share`, one at least."""
+    held = [max(1, round(share * total)) if total > 1 else 0 for total in accumulate(counts)]
+    return [now - before for before, now in pairwise([0, *held])]
 
 
 def _text_rows(table: Path) -> Iterator[Read]:
     for row in read_rows(table):
         assert isinstance(row, Row)
         require_columns(row, ["text"])
-        if text := str(row.values["text"] or "").strip():
+        if text := row.text("text", "").strip():
             yield Example(row.source, text, text)
 
 
@@ -403,8 +472,8 @@ def _passages(path: Path) -> list[tuple[int, str]]:
     start, size = 1, 0
     for number, line in enumerate([*read_text(path).splitlines(), ""], start=1):
         held.append(line)
-        size += len(line)
-        if not line.strip() and size >= _PASSAGE:
+        size += len(line.strip())
+        if size >= (2 * _PASSAGE if line.strip() else _PASSAGE):
             passages.append((start, "\n".join(held).strip()))
             held, start, size = [], number + 1, 0
     if any(line.strip() for line in held):
