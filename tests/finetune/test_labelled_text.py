@@ -110,7 +110,7 @@ def test_line_ends_within_names_and_transcripts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("read", [text.read_texts, read_columns], ids=["texts", "columns"])
 def test_a_quote_that_never_ends(tmp_path: Path, read: Callable[[Path], Iterable[object]]) -> None:
     path = put(tmp_path / "a.csv", 'text,label\na,x\n"b,x\n' + "words and words,x\n" * 10_000)
-    with pytest.raises(UserError, match=r"line 3 cannot be read \(the file ends within it\): is a quote left open there"):
+    with pytest.raises(UserError, match=r"line 3 cannot be read \(the file ends within it\): is a quote left open"):
         list(read(path))
 
 

@@ -252,9 +252,9 @@ def read_uem(path: Path) -> dict[str, list[Span]]:
 def write_rttm(path: Path, timelines: dict[str, list[Turn]]) -> None:
     """Write turns as RTTM: one line each; its fields have no spaces, nor have names then."""
     lines = (
-        f"SPEAKER {_joined(name)} 1 {turn.start:.3f} {turn.end - turn.start:.3f} <NA> <NA> {_joined(turn.label)} <NA> <NA>\n"
+        f"SPEAKER {_joined(name)} 1 {start:.3f} {end - start:.3f} <NA> <NA> {_joined(label)} <NA> <NA>\n"
         for name, turns in timelines.items()
-        for turn in turns
+        for start, end, label in turns
     )
     path.write_text("".join(lines), encoding="utf-8")
 
