@@ -30,6 +30,12 @@ def bert_init(module: nn.Module, std: float) -> None:
 def conv_init(module: nn.Conv1d) -> None:
     """Kaiming normal weights, as the feature extractor of wav2vec 2.0 has; biases uniform as torch sets them."""
     nn.init.kaiming_normal_(module.weight)
+    conv_bias_init(module)
+
+
+@torch.no_grad()
+def conv_bias_init(module: nn.Conv1d | nn.Conv2d) -> None:
+    """Biases uniform within 1 / sqrt(inputs of an output), as torch sets them."""
     if module.bias is not None:
-        bound = math.sqrt(module.groups / (module.in_channels * module.kernel_size[0]))
+        bound = 1 / math.sqrt(module.weight[0].numel())
         nn.init.uniform_(module.bias, -bound, bound)

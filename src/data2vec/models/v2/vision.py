@@ -15,7 +15,7 @@ from data2vec.models.names import VISION_HEADS, NameTable
 from data2vec.models.v2.config import Data2Vec2VisionConfig
 from data2vec.models.v2.encoder import ContextEncoder, Visible, alibi_scales, hide
 from data2vec.models.vision.frontend import VisionFrontend
-from data2vec.nn.init import bert_init
+from data2vec.nn.init import bert_init, conv_bias_init
 from data2vec.nn.masks import expand_head_mask
 from data2vec.nn.transformer import TransformerConfig
 from data2vec.outputs import VisionModelOutput
@@ -52,6 +52,7 @@ class Data2Vec2VisionPreTrainedModel(PreTrainedModel):
             module.reset_parameters(nn.init.normal_)
         elif isinstance(module, nn.Conv2d) and module is self.base_model.get_submodule("frontend.projection"):
             nn.init.xavier_uniform_(module.weight.view(len(module.weight), -1))
+            conv_bias_init(module)
         else:
             bert_init(module, self.config.initializer_range)
 
