@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import tyro
 
+from data2vec.data.skips import Skipped
 from data2vec.errors import UserError
 
 T = TypeVar("T")
@@ -48,3 +49,14 @@ _STYLE = (tyro.conf.AvoidSubcommands,)
 def spelled_out(argv: Sequence[str]) -> list[str]:
     """``--skip-bad`` as what it is short for."""
     return ["--data.skip-bad" if argument == "--skip-bad" else argument for argument in argv]
+
+
+def given_inputs(inputs: Sequence[str]) -> list[str]:
+    """Files or texts as they were given; of ``-`` alone, the lines of standard input that are not blank."""
+    return list(inputs) if list(inputs) != ["-"] else [line.rstrip("\n") for line in sys.stdin if line.strip()]
+
+
+def tell_left_out(skipped: Iterable[Skipped]) -> None:
+    """A line on stderr for each."""
+    for skip in skipped:
+        print(f"left out: {skip.source}: {skip.reason}", file=sys.stderr)

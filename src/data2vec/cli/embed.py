@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from data2vec.cli.arguments import parse
+from data2vec.cli.arguments import given_inputs, parse, tell_left_out
 
 
 @dataclass
@@ -45,11 +44,9 @@ def main(argv: Sequence[str]) -> None:
 
     from data2vec.tasks.embed import embed_inputs  # loads torch: not for --help
 
-    lines = (line.rstrip("\n") for line in sys.stdin if line.strip())
-    inputs = list(lines if arguments.inputs == ("-",) else arguments.inputs)
     count, skipped = embed_inputs(
         arguments.model,
-        inputs,
+        given_inputs(arguments.inputs),
         arguments.out,
         layer=arguments.layer,
         sequence=arguments.sequence,
@@ -57,8 +54,7 @@ def main(argv: Sequence[str]) -> None:
         device=arguments.device,
         skip_bad=arguments.skip_bad,
     )
-    for skip in skipped:
-        print(f"left out: {skip.source}: {skip.reason}", file=sys.stderr)
+    tell_left_out(skipped)
     if arguments.page is not None:
         from data2vec.tasks.look import write_features_page
 

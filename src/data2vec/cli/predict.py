@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tyro
 
-from data2vec.cli.arguments import parse
+from data2vec.cli.arguments import given_inputs, parse, tell_left_out
 from data2vec.cli.evaluate import trained
 from data2vec.errors import UserError
 from data2vec.tasks.config import DecodeConfig, LabelledConfig
@@ -53,23 +53,20 @@ def main(argv: Sequence[str]) -> None:
 
     if arguments.batch < 0:
         raise UserError(f"--batch {arguments.batch:g}: must not be negative; 0 is a usual number")
-    lines = (line.rstrip("\n") for line in sys.stdin if line.strip())
-    inputs = list(lines if arguments.inputs == ("-",) else arguments.inputs)
     run = trained(Path(arguments.model))
     data = replace(
         run.data if run else LabelledConfig(), max_seconds=arguments.max_seconds, skip_bad=arguments.skip_bad
     )
     found, skipped = predict_inputs(
         arguments.model,
-        inputs,
+        given_inputs(arguments.inputs),
         batch=arguments.batch,
         data=data,
         decode=arguments.decode,
         page=arguments.page,
         device=arguments.device,
     )
-    for skip in skipped:
-        print(f"left out: {skip.source}: {skip.reason}", file=sys.stderr)
+    tell_left_out(skipped)
     for prediction in found:
         if arguments.jsonl:
             print(json.dumps({k: v for k, v in prediction.items() if k != "map"}, ensure_ascii=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -29,7 +30,7 @@ _MASKED, _SHOWN, _RANDOM = 0.15, 0.1, 0.1
 _NEW_TOKENS = 50
 
 
-class _LanguageModel:
+class _LanguageModel(ABC):
     """What both share: passages in rows, loss a token, perplexity."""
 
     classes: Mapping[str, type[PreTrainedModel]]
@@ -99,9 +100,9 @@ class _LanguageModel:
         hits = (logits.argmax(dim=2) == labels).sum(dim=1)
         return list(zip(losses.tolist(), counts.tolist(), hits.tolist(), strict=True))
 
+    @abstractmethod
     def complete(self, logits: Tensor, batch: Mapping[str, Tensor]) -> list[Any]:
         """What is missing in each row."""
-        raise NotImplementedError
 
     def predict(self, items: Sequence[Item], answers: Sequence[Any]) -> Prediction:
         """Sums over a passage, or what was missing in a text."""

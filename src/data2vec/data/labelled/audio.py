@@ -180,10 +180,11 @@ def read_timelines(source: Path, *, phones: bool = False) -> Iterator[Read]:
         yield from _aligned(source)
         return
     sides = [source] if source.is_file() else split_files(source, (".rttm",))
-    files = sides or sorted(source.rglob("*.rttm"))
+    tree = [] if sides else sorted(source.rglob("*"))
+    files = sides or [file for file in tree if file.suffix == ".rttm"]
     if not files or files[0].suffix != ".rttm":
         raise UserError(f"{source}: no .rttm")
-    anywhere = {} if sides else _recordings(source.rglob("*"))
+    anywhere = _recordings(tree)
     for folder, group in groupby(files, key=lambda file: file.parent):
         audio = anywhere | _recordings(chain(folder.iterdir(), (folder / "audio").glob("*")))
         for file in group:
