@@ -131,8 +131,9 @@ class Hotwords:
             if not word or (strange := set(word) - letters):
                 raise UserError(f"hot word {word!r}: {''.join(sorted(strange)) if word else 'it'} cannot be recognised")
             for stop in range(1, len(word) + 1):
-                share = value * stop / len(word)
-                self.beginnings[word[:stop]] = max(share, self.beginnings.get(word[:stop], 0.0))
+                beginning, share = word[:stop], value * stop / len(word)
+                whole = self._whole(beginning.split(" ")[:-1])
+                self.beginnings[beginning] = max(share, whole, self.beginnings.get(beginning, 0.0))
 
     def start(self) -> str:
         """Nothing recognised yet."""
@@ -145,23 +146,19 @@ class Hotwords:
             return ("" if ends else None), 0.0
         if ends and (not state or state.endswith(" ")):
             return state, 0.0
-        longer = state + (" " if ends else self.symbols[symbol])
+        longer, earned = state + (" " if ends else self.symbols[symbol]), self.beginnings.get(state, 0.0)
         if longer in self.beginnings:
-            return longer, self._favour(longer) - self._favour(state)
+            return longer, self.beginnings[longer] - earned
         starts = (place + 1 for place, letter in enumerate(longer) if letter == " ")
         start = next((place for place in starts if not longer[place:] or longer[place:] in self.beginnings), None)
         if start is None:
-            return None, self._whole(longer.split(" ")[:-1]) - self._favour(state)
+            return None, self._whole(longer.split(" ")[:-1]) - earned
         rest = longer[start:]
-        return rest, self._whole(longer[:start].split()) + self._favour(rest) - self._favour(state)
+        return rest, self._whole(longer[:start].split()) + self.beginnings.get(rest, 0.0) - earned
 
     def finish(self, state: str | None) -> float:
         """Whole words keep their favour, beginnings lose it."""
-        return self._whole(state.split()) - self._favour(state) if state else 0.0
-
-    def _favour(self, text: str) -> float:
-        """Of the beginning of a hot word: its share, or what the hot words in it are worth."""
-        return max(self.beginnings.get(text, 0.0), self._whole(text.split(" ")[:-1]))
+        return self._whole(state.split()) - self.beginnings[state] if state else 0.0
 
     def _whole(self, words: Sequence[str]) -> float:
         """The most that hot words next to each other among some words are worth together."""
